@@ -1,0 +1,263 @@
+"""The command ``omnimotion``: arguments in, an exit code out.
+
+    0 done · 1 our bug (a traceback on stderr) · 2 something the user can mend (one line) · 3 cancelled
+
+Nothing heavy is imported before the arguments are understood, so that ``--help`` is instant.
+"""
+
+import argparse
+import errno
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from omnimotion_core import __version__
+from omnimotion_core.errors import ConfigError, OmniMotionError
+from omnimotion_core.events import Cancelled, CancelledEvent, Event, Failed, Finished, Reporter, Started
+
+if TYPE_CHECKING:
+    from omnimotion_core.terminal import TerminalSink
+
+DONE, BUG, MENDABLE, CANCELLED = range(4)  # exit codes
+_MENDABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # where no room told more
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of this process when not given.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with ExitStack() as stack:
+        asked = stack.enter_context(_stopping_on_signals())
+        if "--events" in arguments:
+            from omnimotion_core.terminal import CancelOnStdin, JsonSink
+
+            sink = stack.enter_context(JsonSink())
+            stdin = CancelOnStdin().start()
+            sink(Started(version=__version__))
+            reporter = Reporter(sink, lambda: asked.is_set() or stdin.cancelled() or sink.closed)
+        else:
+            reporter = Reporter(stack.enter_context(_Terminal()), asked.is_set)
+        code, last = _perform(arguments, reporter)
+        reporter.emit(last)
+    if isinstance(last, Failed) and code == MENDABLE:
+        print(_one_line(f"omnimotion: {last.problem}; {last.remedy}"), file=sys.stderr)
+    return code
+
+
+def _perform(arguments: list[str], reporter: Reporter) -> tuple[int, Event]:
+    """Do what the arguments ask: the exit code and the job's last event."""
+    began = time.perf_counter()
+    resumable = False
+    try:
+        options = build_parser().parse_args(arguments)
+        resumable = options.resumable
+        if options.command == "doctor":
+            _doctor(options)
+        else:
+            from omnimotion_core import commands
+
+            getattr(commands, options.command)(options, reporter)
+    except (Cancelled, KeyboardInterrupt):
+        return CANCELLED, CancelledEvent(resumable=resumable)
+    except Exception as error:  # noqa: BLE001  # every failure becomes an exit code here, and only here
+        mendable = error if isinstance(error, OmniMotionError) else _as_mendable(error)
+        if mendable is not None:
+            return MENDABLE, Failed(problem=mendable.problem, remedy=mendable.remedy)
+        traceback.print_exc()
+        problem = f"this is a bug in omnimotion: {type(error).__name__}: {error}"
+        return BUG, Failed(problem=problem, remedy="report it with the log")
+    return DONE, Finished(seconds=round(time.perf_counter() - began, 3))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    """Here and not among the other commands, so that it works where a package that they need is broken."""
+    from omnimotion_core.doctor import examine
+
+    report = examine()
+    print(report.to_json() if options.json else report.to_text(), flush=True)
+    if not report.ok:
+        raise ConfigError("this machine lacks something that is needed", "follow the advice above")
+
+
+def _as_mendable(error: Exception) -> OmniMotionError | None:
+    """What a machine's limits raise, as an error that tells the remedy; None where it is our bug."""
+    if isinstance(error, OSError) and error.errno in _MENDABLE_ERRNOS:
+        from omnimotion_core.files import unwritable
+
+        return unwritable(Path(error.filename or "a file"), error)
+    # torch and OpenCV have errors of their own, which are no MemoryError
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(
+        words in text for words in ("can't allocate memory", "not enough memory", "insufficient memory")
+    ):
+        return ConfigError("the memory is not enough", "lower video.long_side, fit.batch or tracks.memory_mb, take "
+                           "fewer frames, or use --preset draft")
+    return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+class _Terminal:
+    """A ``TerminalSink`` that is made at the first event of a job: quick commands stay silent and need no rich."""
+
+    def __init__(self) -> None:
+        self._sink: TerminalSink | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Failed) or (self._sink is None and isinstance(event, Finished)):
+            return  # told in one line after the bars are gone
+        if self._sink is None:
+            from omnimotion_core.terminal import TerminalSink
+
+            self._sink = TerminalSink()
+        self._sink(event)
+
+    def __enter__(self) -> "_Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sink is not None:
+            self._sink.close()
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[threading.Event]:
+    """An event that is set by SIGINT (Ctrl-C) and SIGTERM; the second one interrupts at once."""
+    asked = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield asked
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, f"see `{self.prog} --help`")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    parser = _Parser(prog="omnimotion", allow_abbrev=False,
+                     description="Tracks everything: the motion of every pixel over a whole shot.",
+                     epilog="Exit codes: 0 done, 1 a bug, 2 something to mend (told in one line), 3 cancelled.")
+    parser.add_argument("--version", action="version", version=f"omnimotion {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, text: str, *, resumable: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+        command.set_defaults(resumable=resumable)
+        command.add_argument("--events", action="store_true",
+                             help="speak JSON lines on stdout; cancel by a line or the end of stdin")
+        return command
+
+    track = add("track", "track a clip: prepare, flow, fit, tracks and export, or go on where that was stopped")
+    track.add_argument("clip", metavar="CLIP", help="a movie, or an image sequence such as shot.####.exr")
+    track.add_argument("--out", metavar="RUN", required=True, help="the run folder; made where it is absent")
+    _add_settings(track)
+
+    prepare = add("prepare", "one stage: decode the clip into working frames")
+    prepare.add_argument("run", metavar="RUN", help="a run folder; with --clip it is made where it is absent")
+    prepare.add_argument("--clip", metavar="CLIP",
+                         help="make the run folder for this clip, with the settings below; without it: the run's own")
+    _add_settings(prepare)
+
+    flow = add("flow", "one stage: find and filter the correspondences")
+    _add_run(flow)
+    flow.add_argument("--chunk", metavar="K/N", type=_chunk,
+                      help="only the K-th of N parts, which may run at once; `flow` without it then completes them")
+    _add_run(add("fit", "one stage: fit the motion field"))
+    _add_run(add("tracks", "one stage: seed the tracks, write tracks.npz and markers.json"))
+
+    query = add("query", "where given points are in every frame", resumable=False)
+    _add_run(query)
+    query.add_argument("--points", metavar="FILE", type=Path, required=True,
+                       help="npz with queries (N,3), or csv t,x,y: frame counted from 0, pixels of the plate, y down")
+    query.add_argument("--out", metavar="FILE", type=Path, required=True, help="the tracks file (npz) to write")
+
+    export = add("export", "write a finished run for other programs")
+    _add_run(export)
+    export.add_argument("--to", metavar="KIND", nargs="+", required=True, help="vectors:blender, preview, report")
+    export.add_argument("--out", metavar="DIR",
+                        help="write to DIR/KIND/… (a kind's colon becomes a dash) in place of the run folder")
+
+    evaluate = add("evaluate", "compare with the truth, beside chained flow and Lucas-Kanade", resumable=False)
+    _add_run(evaluate)
+    evaluate.add_argument("--truth", metavar="FILE", type=Path, required=True, help="a TAP-Vid truth file (npz)")
+    evaluate.add_argument("--query", metavar="MODE", choices=("first", "strided"), default="first",
+                          help="first (the default) or strided")
+    evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+
+    demo = add("demo", "make a short clip with known motion, track it, export it, compare it with the truth")
+    demo.add_argument("--out", metavar="DIR", type=Path, default=Path("omnimotion-demo"),
+                      help="omnimotion-demo when not given")
+    demo.add_argument("--frames", metavar="N", type=int, default=24, dest="num_frames", help="length of the clip")
+    demo.add_argument("--size", metavar="N", type=int, default=256, help="its side in pixels")
+    _add_machine(demo)
+    demo.add_argument("--preset", metavar="NAME", help="draft or standard (the default)")
+    demo.add_argument("--config", metavar="FILE", type=Path, help="JSON with changes to the preset")
+
+    doctor = add("doctor", "what this machine has, what is missing and how to mend it", resumable=False)
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN", help="a run folder")
+    _add_machine(command)
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or mps")
+    command.add_argument("--threads", metavar="N", type=int, help="0: as many as this process may use")
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", metavar="NAME", help="draft or standard (the default)")
+    _add_machine(command)
+    command.add_argument("--frames", metavar="A-B", type=_frames,
+                         help="first and last frame: file numbers of a sequence, counted from 1 in a movie")
+    command.add_argument("--flow", metavar="NAME|DIR",
+                         help="dis, another estimator's name, or a folder of flow made elsewhere")
+    command.add_argument("--mask", metavar="PATH", help="an image or a sequence; white is tracked")
+    command.add_argument("--seed", metavar="N", type=int, help="of everything random")
+    command.add_argument("--allow-gaps", action="store_const", const=True,
+                         help="a missing file of a sequence repeats the one before it")
+    command.add_argument("--config", metavar="FILE", type=Path, help="JSON with changes to the preset")
+
+
+def _frames(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(-?\d+)-(-?\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not A-B, such as 1001-1048")
+    return int(match[1]), int(match[2])
+
+
+def _chunk(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 2/8")
+    return int(match[1]), int(match[2])

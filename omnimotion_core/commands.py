@@ -1,0 +1,131 @@
+"""What each command but ``doctor`` does, given its parsed arguments; ``cli`` turns what they raise into exit codes.
+
+Every function is called as ``command(options, reporter)`` and is named like its command.
+"""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omnimotion_core import pipeline
+from omnimotion_core.api import make_config
+from omnimotion_core.config import Config
+from omnimotion_core.errors import ConfigError, RunError
+from omnimotion_core.events import Reporter
+from omnimotion_core.files import write_text
+from omnimotion_core.points import read_points
+from omnimotion_core.results import Results
+from omnimotion_core.run import STAGES, RunFolder
+
+
+def track(options: Namespace, reporter: Reporter) -> None:
+    """The whole job."""
+    pipeline.track(options.clip, options.out, _config(options), reporter=reporter)
+
+
+def prepare(options: Namespace, reporter: Reporter) -> None:
+    """Make the run folder and decode the clip, or decode the clip of a run folder."""
+    if options.clip is not None:
+        pipeline.track(options.clip, options.run, _config(options), reporter=reporter, stages=STAGES[:1])
+        return
+    settings = ("preset", "frames", "flow", "mask", "seed", "allow_gaps", "config")
+    if any(getattr(options, name) is not None for name in settings):
+        raise ConfigError("prepare without --clip takes its settings from the run folder", "add --clip CLIP")
+    _stage("prepare", options, reporter)
+
+
+def flow(options: Namespace, reporter: Reporter) -> None:
+    """Find the correspondences, or one part of them."""
+    _stage("flow", options, reporter, options.chunk)
+
+
+def fit(options: Namespace, reporter: Reporter) -> None:
+    """Fit the field."""
+    _stage("fit", options, reporter)
+
+
+def tracks(options: Namespace, reporter: Reporter) -> None:
+    """Make the tracks and markers."""
+    _stage("tracks", options, reporter)
+
+
+def query(options: Namespace, reporter: Reporter) -> None:
+    """Answer where the points of a file go."""
+    results = _results(options)
+    results.run.require("fit")
+    _require_file_place(options.out)
+    points = read_points(options.points)
+    reporter.stage("tracks")
+    results.query(points, reporter).save(options.out)
+    reporter.artifact("tracks", options.out)
+
+
+def export(options: Namespace, reporter: Reporter) -> None:
+    """Write products."""
+    results = _results(options)
+    pipeline.export(results.run, options.to, out=options.out, reporter=reporter, results=results)
+
+
+def evaluate(options: Namespace, reporter: Reporter) -> None:
+    """Print the figures of the run and of the baselines."""
+    from omnimotion_core.comparison import compare
+    from omnimotion_core.evaluation.tapvid import format_table, load_truth
+
+    results = _results(options)
+    if options.json is not None:
+        _require_file_place(options.json)
+    clip = results.clip
+    truth = load_truth(options.truth, clip.num_frames, clip.size)
+    figures = compare(results, truth, options.query, reporter=reporter)
+    print(format_table(figures), flush=True)
+    if options.json is not None:
+        write_text(options.json, json.dumps({name: one.to_dict() for name, one in figures.items()}, indent=1) + "\n")
+        reporter.artifact("evaluation", options.json)
+
+
+def demo(options: Namespace, reporter: Reporter) -> None:
+    """Render a clip, track it, write every export, compare it with its truth."""
+    from omnimotion_core.demo import run_demo
+
+    settings = None if options.config is None else _read_settings(options.config)
+    config = make_config(options.preset, settings, device=options.device, threads=options.threads)
+    text = run_demo(options.out, config, num_frames=options.num_frames, side=options.size, reporter=reporter)
+    print(text, flush=True)
+
+
+def _config(options: Namespace) -> Config:
+    return make_config(
+        options.preset, None if options.config is None else _read_settings(options.config), frames=options.frames,
+        flow=options.flow, mask=options.mask, seed=options.seed, device=options.device, threads=options.threads,
+        allow_gaps=options.allow_gaps,
+    )  # fmt: skip
+
+
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    try:
+        settings = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})", "give --config a JSON file") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error})", 'write settings such as {"fit": {"steps": 400}}') from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds no table of settings", 'write settings such as {"fit": {"steps": 400}}')
+    return settings
+
+
+def _stage(stage: str, options: Namespace, reporter: Reporter, chunk: pipeline.Chunk | None = None) -> None:
+    pipeline.run_stage(
+        options.run, stage, reporter=reporter, chunk=chunk, device=options.device, threads=options.threads
+    )
+
+
+def _results(options: Namespace) -> Results:
+    return Results(RunFolder.open(options.run), options.device, options.threads)
+
+
+def _require_file_place(path: Path) -> None:
+    """Refuse before the work what could not be written after it."""
+    if path.is_dir():
+        raise RunError(f"{path} is a folder", "give a file to write")

@@ -1,0 +1,226 @@
+"""Settings: frozen records, checked once at birth, and the presets.
+
+A stage receives its own part (``FlowConfig``), never the whole. ``Config.digest`` of a part decides whether what a
+stage made earlier still stands.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from omnimotion_core.errors import ConfigError
+
+PRESETS = ("draft", "standard")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} is {value}", remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """Which frames are read and at what size they are worked on."""
+
+    frames: tuple[int, int] | None = None  # first and last, inclusive: file numbers of a sequence, 1-based in a movie
+    long_side: int = 854  # the working frames' longer side at most, pixels
+    mask: str | None = None  # matte (image or sequence): white is tracked, black is left out
+    allow_gaps: bool = False  # a missing file of a sequence repeats the one before it
+    max_frames: int = 2000
+
+    def __post_init__(self) -> None:
+        _require(self.long_side >= 64, "video.long_side", self.long_side, "set it to 64 or more")
+        _require(self.max_frames >= 2, "video.max_frames", self.max_frames, "set it to 2 or more")
+        if self.frames is not None:
+            first, last = self.frames
+            _require(first < last, "video.frames", f"{first}-{last}", "give a first frame before the last: 1001-1048")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """Which pairs of frames are matched, how, and which matches are trusted to supervise the model."""
+
+    estimator: str = "dis"  # a name, or a folder of flow made elsewhere
+    long_side: int = 512  # small frames are enlarged (twice at most) towards this side for matching, pixels
+    gaps: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # frame distances that are matched
+    keyframe_step: int = 8  # every so many frames one is compared with the others for loop closures; 0: none
+    max_closures_per_keyframe: int = 2
+    max_cycle_error_px: float = 1.0  # working pixels; a round trip that misses by more is not trusted
+    max_appearance_error: float = 12.0  # CIELAB units between the two ends, after a small blur
+    samples_per_pair: int = 5000  # matches kept of each direction of a pair
+
+    def __post_init__(self) -> None:
+        _require(bool(self.estimator), "flow.estimator", repr(self.estimator), "name an estimator, such as dis")
+        _require(len(self.gaps) > 0 and self.gaps[0] == 1 and list(self.gaps) == sorted(set(self.gaps)),
+                 "flow.gaps", self.gaps, "give rising distances that begin with 1")
+        _require(self.long_side >= 64, "flow.long_side", self.long_side, "set it to 64 or more")
+        _require(self.max_cycle_error_px > 0, "flow.max_cycle_error_px", self.max_cycle_error_px, "set it above 0")
+        _require(self.max_appearance_error > 0, "flow.max_appearance_error", self.max_appearance_error,
+                 "set it above 0")
+        _require(self.samples_per_pair > 0, "flow.samples_per_pair", self.samples_per_pair, "set it above 0")
+        _require(self.keyframe_step >= 0, "flow.keyframe_step", self.keyframe_step, "set it to 0 (off) or more")
+        _require(self.max_closures_per_keyframe >= 0, "flow.max_closures_per_keyframe", self.max_closures_per_keyframe,
+                 "set it to 0 (off) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The motion model's shape."""
+
+    kind: str = "tabulated"
+    num_layers: int = 8  # affine couplings, transforming z, x, y in turn
+    knots: tuple[tuple[float, int], ...] = ((6.0, 6), (2.0, 16), (1.0, 32))  # (frames per time knot, knots per axis)
+    depth_cell_px: int = 4  # working pixels per cell of the depth map
+
+    def __post_init__(self) -> None:
+        _require(self.kind == "tabulated", "model.kind", repr(self.kind), "use 'tabulated'")
+        _require(self.num_layers >= 3, "model.num_layers", self.num_layers, "set it to 3 or more, one for each axis")
+        _require(len(self.knots) > 0 and all(step > 0 and count >= 2 for step, count in self.knots),
+                 "model.knots", self.knots, "give (frames per knot above 0, knots per axis of 2 or more)")
+        _require(self.depth_cell_px >= 1, "model.depth_cell_px", self.depth_cell_px, "set it to 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """The optimisation: how long, how fast, and what is weighed against what."""
+
+    steps: int = 1000
+    batch: int = 8192  # correspondences a step
+    lr_tables: float = 1e-3
+    lr_depth: float = 1e-2
+    lr_affine: float = 5e-4
+    warmup_steps: int = 50
+    depth_weight: float = 10.0  # mapped depth against the depth map
+    depth_smoothness: float = 30.0  # total variation of the depth map, pausing at image edges
+    table_smoothness: float = 1.0
+    robust_after: float = 0.25  # share of the steps after which the penalty turns robust
+    robust_scale_px: float = 4.0
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"fit.{name}", getattr(self, name), "set it to 1 or more")
+        for name in ("lr_tables", "lr_depth", "lr_affine", "robust_scale_px"):
+            _require(getattr(self, name) > 0, f"fit.{name}", getattr(self, name), "set it above 0")
+        for name in ("warmup_steps", "depth_weight", "depth_smoothness", "table_smoothness"):
+            _require(getattr(self, name) >= 0, f"fit.{name}", getattr(self, name), "set it to 0 or more")
+        _require(0 <= self.robust_after <= 1, "fit.robust_after", self.robust_after, "set it between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracksConfig:
+    """Which points become tracks of their own."""
+
+    max_tracks: int = 4000  # rows of tracks.npz
+    max_markers: int = 500  # tracks of markers.json, the longest and surest of them, spread over the frame
+    memory_mb: int = 512  # what a query may hold at once
+
+    def __post_init__(self) -> None:
+        for name in ("max_tracks", "max_markers"):
+            _require(getattr(self, name) >= 1, f"tracks.{name}", getattr(self, name), "set it to 1 or more")
+        _require(self.memory_mb >= 16, "tracks.memory_mb", self.memory_mb, "set it to 16 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What ``track`` writes when the field is fitted."""
+
+    kinds: tuple[str, ...] = ("vectors:blender", "preview", "report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole job's settings."""
+
+    preset: str = "standard"
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0  # 0: as many as this process may use
+    video: VideoConfig = field(default_factory=VideoConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    tracks: TracksConfig = field(default_factory=TracksConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.preset in PRESETS, "preset", repr(self.preset), f"choose one of {', '.join(PRESETS)}")
+        _require(self.device in DEVICES, "device", repr(self.device), f"choose one of {', '.join(DEVICES)}")
+        _require(self.threads >= 0, "threads", self.threads, "set it to 0 (automatic) or more")
+
+    @classmethod
+    def from_preset(cls, preset: str) -> Self:
+        """The settings of ``draft`` (a first look) or ``standard`` (the default).
+
+        Raises:
+            ConfigError: there is no such preset.
+        """
+        if preset == "draft":
+            return cls(
+                preset="draft",
+                video=VideoConfig(long_side=512),
+                flow=FlowConfig(long_side=320, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000),
+                fit=FitConfig(steps=400),
+            )
+        return cls(preset=preset)
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """These settings with ``changes`` (nested, as JSON holds them) applied.
+
+        Raises:
+            ConfigError: a key is unknown, or a value has the wrong type or range.
+        """
+        return _override(self, changes, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values for JSON; ``Config().override`` of it gives the settings back."""
+        return dataclasses.asdict(self)
+
+
+def digest(*parts: Any) -> str:
+    """A short hash of settings and other plain values; equal values give equal hashes in every process."""
+    plain = [dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part for part in parts]  # type: ignore[arg-type]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _override(record: Any, changes: Mapping[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(type(record))
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        name = f"{path}{key}"
+        if key not in hints:
+            raise ConfigError(f"{name} is not a setting", f"use one of {', '.join(sorted(hints))}")
+        current = getattr(record, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name} is {value!r}", "give a table of settings")
+            values[key] = _override(current, value, f"{name}.")
+        else:
+            values[key] = _coerce(value, hints[key], name)
+    return dataclasses.replace(record, **values)
+
+
+def _coerce(value: Any, hint: Any, name: str) -> Any:
+    """``value`` as JSON gave it, as the type ``hint`` asks."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        return _coerce(value, next(argument for argument in arguments if argument is not type(None)), name)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_coerce(item, arguments[0], name) for item in value)
+        if len(arguments) == len(value):
+            return tuple(_coerce(item, argument, name) for item, argument in zip(value, arguments, strict=True))
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+    raise ConfigError(f"{name} is {value!r}", f"give a value of type {wanted}")

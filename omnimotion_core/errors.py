@@ -1,0 +1,60 @@
+"""What a user can mend, told in one line.
+
+    OmniMotionError            exit code 2: "what is wrong; how to mend it"
+    ├── ConfigError            a setting or an argument
+    ├── ClipError              the movie, the image sequence or the mask
+    ├── FlowError              optical flow and its correspondences
+    ├── FitError               the optimisation
+    ├── QueryError             points or frames that were asked for
+    ├── RunError               the run folder: lock, another clip, a missing stage
+    ├── ExportError            what is written for other programs
+    └── EvaluationError        truth files and metrics
+"""
+
+
+class OmniMotionError(Exception):
+    """Base of every error a user can mend.
+
+    Args:
+        problem: what is wrong, naming the value received and the value expected.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem, self.remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}"
+
+
+class ConfigError(OmniMotionError):
+    """A setting or a command-line argument cannot be used."""
+
+
+class ClipError(OmniMotionError):
+    """The footage cannot be read or cannot be tracked."""
+
+
+class FlowError(OmniMotionError):
+    """Optical flow cannot be computed, read or compared."""
+
+
+class FitError(OmniMotionError):
+    """The optimisation cannot start or does not converge."""
+
+
+class QueryError(OmniMotionError):
+    """A point or frame that was asked for is not in the clip."""
+
+
+class RunError(OmniMotionError):
+    """The run folder cannot be used for what was asked."""
+
+
+class ExportError(OmniMotionError):
+    """A file for another program cannot be written or read back."""
+
+
+class EvaluationError(OmniMotionError):
+    """A truth file cannot be used with this run."""

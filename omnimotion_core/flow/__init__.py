@@ -1,0 +1,1 @@
+"""Optical flow between pairs of frames, and the matches it gives the model to learn from."""

@@ -1,0 +1,181 @@
+"""Matching the pairs of one block after the other: from flow to the matches that are kept."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from omnimotion_core.config import FlowConfig
+from omnimotion_core.flow.consistency import match_weight, reached
+from omnimotion_core.flow.correspondences import Block, join
+from omnimotion_core.flow.estimators import Estimator
+from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
+from omnimotion_core.flow.homography import find_homography
+from omnimotion_core.flow.matching import Direction, FrameBank, Guess, PairMatcher, matching_size
+from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap
+from omnimotion_core.video.clip import Clip
+
+BLOCK = 8  # first frames a block
+CLOSURE_MIN_INLIERS = 40
+HIDDEN_MAX_GAP = 4  # frames; over longer distances a failed round trip says little about occlusion
+HIDDEN_PER_PAIR = 400
+HIDDEN_MIN_CYCLE = 3.0  # times the trusted bound
+
+
+class TrackBlocks:
+    """Matches of imported tracks."""
+
+    def __init__(self, tracks: ImportedTracks) -> None:
+        self.tracks = tracks
+
+    def run(self, pairs: list[Pair], on_pair: Callable[[int], None]) -> Block:
+        """The block's arrays."""
+        frames = [frames for pair in pairs for frames in ((pair.first, pair.second), (pair.second, pair.first))]
+        parts = [self._matched(i, j) for i, j in frames]
+        on_pair(len(pairs))
+        return join(parts)
+
+    def _matched(self, i: int, j: int) -> Block:
+        source, target = self.tracks.matches(i, j)
+        hidden = self.tracks.hidden(i, j) if abs(j - i) <= HIDDEN_MAX_GAP else source[:0]
+        return {
+            "pairs": np.array([[i, j]], np.int32),
+            "pair": np.zeros(len(source), np.int32),
+            "source": source,
+            "target": target,
+            "weight": np.full(len(source), 255, np.uint8),
+            "hidden_pair": np.zeros(len(hidden), np.int32),
+            "hidden_source": hidden,
+        }
+
+
+class FlowBlocks:
+    """Matches block after block, handing on the guesses that a later block needs."""
+
+    def __init__(
+        self, clip: Clip, config: FlowConfig, estimator: Estimator, pool: ThreadPoolExecutor, seed: int
+    ) -> None:
+        self.clip, self.config, self.pool, self.seed = clip, config, pool, seed
+        window = BLOCK + max(config.gaps)
+        size = matching_size(clip.working_size, config.long_side)
+        self.bank = FrameBank(clip, estimator, size, capacity=window, needs_features=estimator.refines)
+        self.matcher = PairMatcher(self.bank, config)
+        self.any_pair = estimator.pairs() is None
+        self.guesses: dict[Pair, Guess] = {}
+        self.ready: dict[Pair, Block] = {}
+
+    def run(self, pairs: list[Pair], on_pair: Callable[[int], None]) -> Block:
+        """The block's arrays; ``on_pair`` is told how many of its pairs are done."""
+        if max(pair.gap for pair in pairs) > max(self.config.gaps) and self.any_pair:
+            pairs = self._closures(pairs)
+        wanted = set(pairs)
+        needed = self._with_halves(pairs) if self.any_pair and self.matcher.bank.estimator.refines else wanted
+        done = 0
+        for gap in sorted({pair.gap for pair in needed}):
+            level = sorted(pair for pair in needed if pair.gap == gap and not self._is_ready(pair, wanted))
+            for pair, arrays in zip(level, self.pool.map(self._match, level), strict=True):
+                self.ready[pair] = arrays
+                done += pair in wanted
+                on_pair(done)
+        block = join([self.ready[pair] for pair in pairs])
+        last = max((pair.first for pair in pairs), default=-1)
+        self.ready = {pair: arrays for pair, arrays in self.ready.items() if pair.first > last}
+        self.guesses = {pair: guess for pair, guess in self.guesses.items() if pair.first > last}
+        return block
+
+    def _is_ready(self, pair: Pair, wanted: set[Pair]) -> bool:
+        return pair in self.ready and (pair in self.guesses or pair in wanted)
+
+    def _with_halves(self, pairs: Iterable[Pair]) -> set[Pair]:
+        """``pairs`` and all whose flow is a first guess for one of them, directly or through others."""
+        needed: set[Pair] = set()
+        waiting = list(pairs)
+        while waiting:
+            pair = waiting.pop()
+            if pair not in needed:
+                needed.add(pair)
+                waiting += self._halves(pair) or ()
+        return needed
+
+    def _halves(self, pair: Pair) -> tuple[Pair, Pair] | None:
+        middle = split_gap(pair.gap, self.config.gaps)
+        if middle is None:
+            return None
+        return Pair(pair.first, pair.first + middle), Pair(pair.first + middle, pair.second)
+
+    def _match(self, pair: Pair) -> Block:
+        halves = self._halves(pair) if self.any_pair else None
+        guesses = None
+        if halves is not None and all(half in self.guesses for half in halves):
+            guesses = self.guesses[halves[0]], self.guesses[halves[1]]
+        by_homography = pair.gap & (pair.gap - 1) == 0 or pair.gap not in self.config.gaps
+        directions = self.matcher.match(pair, guesses=guesses, by_homography=by_homography)
+        if any(pair.gap < gap for gap in self.config.gaps):
+            self.guesses[pair] = self.matcher.guess(directions)
+        return self._sampled(pair, directions)
+
+    def _sampled(self, pair: Pair, directions: tuple[Direction, Direction]) -> Block:
+        """The matches of both directions that are kept."""
+        forward, backward = directions
+        masks = self.clip.mask(pair.first), self.clip.mask(pair.second)
+        parts = [
+            self._sampled_direction((pair.first, pair.second), forward, backward, masks),
+            self._sampled_direction((pair.second, pair.first), backward, forward, masks[::-1]),
+        ]
+        return join(parts)
+
+    def _sampled_direction(
+        self, frames: tuple[int, int], there: Direction, back: Direction,
+        masks: tuple[np.ndarray | None, np.ndarray | None],
+    ) -> Block:  # fmt: skip
+        config = self.config
+        rng = np.random.default_rng([self.seed, *frames])
+        weight = match_weight(there.cycle, there.appearance, config.max_cycle_error_px, config.max_appearance_error)
+        hidden = np.zeros(weight.shape, bool)
+        if abs(frames[1] - frames[0]) <= HIDDEN_MAX_GAP:
+            failed = (there.cycle > HIDDEN_MIN_CYCLE * config.max_cycle_error_px) & np.isfinite(there.cycle)
+            hidden = failed & ~reached(back.flow)
+        if masks[0] is not None and masks[1] is not None:
+            weight = np.where(masks[0] & _mask_at(masks[1], there.flow), weight, 0.0)
+            hidden &= masks[0]
+        chosen = _choose(weight > 0, config.samples_per_pair, rng)
+        shadows = _choose(hidden, HIDDEN_PER_PAIR, rng)
+        flow = there.flow[chosen[:, 1], chosen[:, 0]]
+        return {
+            "pairs": np.array([frames], np.int32),
+            "pair": np.zeros(len(chosen), np.int32),
+            "source": chosen.astype(np.int16),
+            "target": (chosen + flow).astype(np.float32),
+            "weight": np.maximum(np.rint(weight[chosen[:, 1], chosen[:, 0]] * 255), 1).astype(np.uint8),
+            "hidden_pair": np.zeros(len(shadows), np.int32),
+            "hidden_source": shadows.astype(np.int16),
+        }
+
+    def _closures(self, candidates: list[Pair]) -> list[Pair]:
+        """The pairs of keyframes that show the same place again."""
+
+        def score(pair: Pair) -> int:
+            found = find_homography(self.bank.features(pair.first), self.bank.features(pair.second))
+            return 0 if found is None else found[1]
+
+        scores = dict(zip(candidates, self.pool.map(score, candidates), strict=True))
+        return choose_closures(scores, CLOSURE_MIN_INLIERS, self.config.max_closures_per_keyframe)
+
+
+def _choose(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """At most ``count`` of the pixels (h, w) that are allowed, (M, 2) as (x, y), in reading order."""
+    index = np.flatnonzero(allowed)
+    if len(index) > count:
+        index = np.sort(rng.choice(index, count, replace=False))
+    y, x = np.divmod(index, allowed.shape[1])
+    return np.stack([x, y], axis=-1)
+
+
+def _mask_at(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Whether each pixel's match lies on ``mask`` (h, w) bool."""
+    height, width = mask.shape
+    y, x = np.mgrid[:height, :width]
+    column = np.rint(x + flow[..., 0]).astype(np.int64)
+    row = np.rint(y + flow[..., 1]).astype(np.int64)
+    within = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    return within & mask[row.clip(0, height - 1), column.clip(0, width - 1)]

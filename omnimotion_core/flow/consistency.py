@@ -1,0 +1,119 @@
+"""Which matches can be trusted: round trips, appearance, and what a pixel hides behind.
+
+All flows are (H, W, 2) float32 as (dx, dy) in pixels.
+"""
+
+import functools
+
+import cv2
+import numpy as np
+
+from omnimotion_core.coordinates import Size, inside, pixel_grid
+from omnimotion_core.errors import FlowError
+
+EXPOSURE_STEP = 3  # pixels; the median difference of color is read from a coarser grid, since more change nothing
+
+
+def sample(picture: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """``picture`` (H, W) or (H, W, C) at ``positions`` (..., 2) as (x, y), bilinear; the border's value beyond it.
+
+    Exact to 1/32 pixel of position, which is the step of OpenCV's interpolation table.
+    """
+    x = np.ascontiguousarray(positions[..., 0], dtype=np.float32)
+    y = np.ascontiguousarray(positions[..., 1], dtype=np.float32)
+    return cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def targets(flow: np.ndarray) -> np.ndarray:
+    """Where each pixel goes, (H, W, 2)."""
+    return _grid(_size(flow)) + flow
+
+
+def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Flow of frame i to k from ``first`` (i to j) and ``second`` (j to k)."""
+    _require_equal(first, second)
+    return first + sample(second, targets(first))
+
+
+def cycle_error(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Distance by which each pixel misses itself after going to the other frame and back.
+
+    Args:
+        forward: flow from frame i to frame j.
+        backward: flow from j to i.
+    Returns:
+        (H, W) float32 in pixels, ``inf`` where the forward flow leaves the frame.
+    Raises:
+        FlowError: the two flows differ in size.
+    Source: Wang et al. 2023, arXiv:2306.05422, filtering of the input correspondences.
+    """
+    _require_equal(forward, backward)
+    target = targets(forward)
+    miss = forward + sample(backward, target)
+    error = cv2.magnitude(miss[..., 0].copy(), miss[..., 1].copy())
+    error[~inside(target, _size(forward))] = np.inf
+    return error
+
+
+def appearance_error(source: np.ndarray, target: np.ndarray, flow: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """Mean difference of color between the two ends of each match, a change of exposure taken out.
+
+    Args:
+        source, target: pictures in CIELAB, (H, W, 3) float32.
+        flow: from source to target.
+        trusted: (H, W) bool, pixels from whose median difference the change of exposure is read.
+    Returns:
+        (H, W) float32 in CIELAB units.
+    """
+    difference = sample(target, targets(flow)) - source
+    known = difference[::EXPOSURE_STEP, ::EXPOSURE_STEP][trusted[::EXPOSURE_STEP, ::EXPOSURE_STEP]]
+    if len(known):
+        difference -= np.median(known, axis=0)
+    return cv2.transform(np.abs(difference), np.full((1, 3), 1 / 3, np.float32))
+
+
+def match_weight(cycle: np.ndarray, appearance: np.ndarray, max_cycle: float, max_appearance: float) -> np.ndarray:
+    """How much a match is worth, 0..1: falls smoothly with both errors, and is 0 beyond either bound.
+
+    At half of both bounds the weight is about 0.6.
+    """
+    weight = np.exp(-((cycle / max_cycle) ** 2) - (appearance / max_appearance) ** 2)
+    return np.where((cycle <= max_cycle) & (appearance <= max_appearance), weight, 0.0).astype(np.float32)
+
+
+def reached(backward: np.ndarray) -> np.ndarray:
+    """Which pixels of frame i some pixel of frame j comes from, (H, W) bool, grown by a pixel.
+
+    A pixel that nothing in j comes from is hidden there (or has left the picture): the range map of Wang et al. 2018,
+    "Occlusion aware unsupervised learning of optical flow", arXiv:1711.05890.
+    """
+    size = _size(backward)
+    target = np.rint(targets(backward)).astype(np.int64).reshape(-1, 2)
+    target = target[inside(target, size)]
+    hit = np.zeros(size[::-1], np.uint8)
+    hit[target[:, 1].clip(0, size[1] - 1), target[:, 0].clip(0, size[0] - 1)] = 1
+    return cv2.dilate(hit, np.ones((3, 3), np.uint8)).astype(bool)
+
+
+def resize_flow(flow: np.ndarray, size: Size) -> np.ndarray:
+    """The flow of the same motion for pictures of another ``size``, its vectors in that size's pixels."""
+    source = _size(flow)
+    if source == size:
+        return flow
+    shrinks = size[0] < source[0]
+    resized = cv2.resize(flow, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized * np.array([size[0] / source[0], size[1] / source[1]], np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _grid(size: Size) -> np.ndarray:
+    return pixel_grid(size)
+
+
+def _size(flow: np.ndarray) -> Size:
+    return flow.shape[1], flow.shape[0]
+
+
+def _require_equal(first: np.ndarray, second: np.ndarray) -> None:
+    if first.shape != second.shape:
+        raise FlowError(f"the two flows are {_size(first)} and {_size(second)} pixels", "give flows of the same size")

@@ -1,0 +1,44 @@
+"""The record of matches that supervise the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Block = dict[str, np.ndarray]  # the fields of ``Correspondences``, for some of the pairs
+
+FIELDS = ("pairs", "pair", "source", "target", "weight", "hidden_pair", "hidden_source")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Correspondences:
+    """Matches between frames, in working pixels, and points seen to be hidden.
+
+    ``pairs`` are directed; each match and each hidden point belongs to one of them.
+    """
+
+    pairs: np.ndarray  # (P, 2) int32, frames from and to
+    pair: np.ndarray  # (M,) int32, row of ``pairs``
+    source: np.ndarray  # (M, 2) int16, or float32 where tracks were imported, (x, y)
+    target: np.ndarray  # (M, 2) float32, (x, y)
+    weight: np.ndarray  # (M,) uint8, 255 for full trust
+    hidden_pair: np.ndarray  # (K,) int32, row of ``pairs``
+    hidden_source: np.ndarray  # (K, 2) like ``source``: this pixel of frame "from" is not visible in frame "to"
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+
+def join(parts: Sequence[Block]) -> Block:
+    """Blocks one after the other, their rows of ``pairs`` renumbered to fit; of none at all, an empty block."""
+    if not parts:
+        return {
+            "pairs": np.zeros((0, 2), np.int32), "pair": np.zeros(0, np.int32), "source": np.zeros((0, 2), np.int16),
+            "target": np.zeros((0, 2), np.float32), "weight": np.zeros(0, np.uint8),
+            "hidden_pair": np.zeros(0, np.int32), "hidden_source": np.zeros((0, 2), np.int16),
+        }  # fmt: skip
+    shift = np.cumsum([0, *(len(part["pairs"]) for part in parts)]).astype(np.int32)
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in FIELDS}
+    for key in ("pair", "hidden_pair"):
+        joined[key] = np.concatenate([part[key] + start for part, start in zip(parts, shift, strict=False)])
+    return joined

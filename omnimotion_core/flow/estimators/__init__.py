@@ -1,0 +1,80 @@
+"""Flow estimators, chosen by name.
+
+An estimator is a class with the methods of ``Estimator``. A third party adds one by an entry point of the group
+``omnimotion.flow`` whose name is what ``--flow`` takes and whose value is the class:
+
+    [project.entry-points."omnimotion.flow"]
+    my-flow = "my_package.flow:MyFlow"
+"""
+
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from omnimotion_core.errors import FlowError
+from omnimotion_core.video.clip import Clip
+
+if TYPE_CHECKING:
+    from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
+
+GROUP = "omnimotion.flow"
+BUILT_IN = {"dis": "omnimotion_core.flow.estimators.dis:DisFlow"}
+
+
+class Estimator(Protocol):
+    """Optical flow between two frames of a clip."""
+
+    refines: bool  # whether ``flow`` makes use of ``initial``
+
+    def pairs(self) -> Iterable[tuple[int, int]] | None:
+        """The directed pairs (i, j) that can be had, or None where any pair can."""
+        ...
+
+    def prepare(self, t: int, picture: np.ndarray) -> Any:
+        """What ``flow`` needs of frame ``t``, made once a frame from ``picture`` (h, w, 3) uint8 RGB."""
+        ...
+
+    def flow(self, source: Any, target: Any, initial: np.ndarray | None) -> np.ndarray:
+        """Flow (h, w, 2) float32 as (dx, dy) in pixels of the prepared pictures, from ``source`` to ``target``.
+
+        ``initial`` is a first guess of the same shape. Called from several threads at once.
+        """
+        ...
+
+
+def create_estimator(name: str, clip: Clip) -> "Estimator | ImportedTracks":
+    """The estimator called ``name``; a folder's path gives the flow files in it, a file's the point tracks in it.
+
+    Raises:
+        FlowError: there is no such estimator, folder or file, or it cannot be loaded.
+    """
+    if name in BUILT_IN:
+        return _load(EntryPoint(name=name, value=BUILT_IN[name], group=GROUP))
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name in found:
+        return _load(found[name])
+    if Path(name).is_dir():
+        from omnimotion_core.flow.estimators.imported import ImportedFlow
+
+        return ImportedFlow(Path(name), clip)
+    if Path(name).is_file():
+        from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
+
+        return ImportedTracks(Path(name), clip)
+    known = ", ".join(sorted({*BUILT_IN, *found}))
+    raise FlowError(
+        f"{name!r} is neither a flow estimator nor a folder of flow nor a file of tracks",
+        f"use one of {known}, or an existing folder or track file",
+    )
+
+
+def _load(point: EntryPoint) -> Estimator:
+    try:
+        estimator: Estimator = point.load()()
+    except Exception as error:  # foreign code may fail in any way, and the user can mend it
+        problem = f"flow estimator {point.name!r} cannot be loaded ({error})"
+        raise FlowError(problem, f"repair or remove {point.value}") from error
+    return estimator

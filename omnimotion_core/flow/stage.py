@@ -1,0 +1,140 @@
+"""The flow stage: from a clip to the store of matches.
+
+The clip is worked through in blocks of ``BLOCK`` first frames, one file a block, so that a killed stage goes on with
+the next block and a farm can share the blocks out. What a block holds does not depend on the others.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from omnimotion_core.config import FlowConfig
+from omnimotion_core.errors import FlowError, RunError
+from omnimotion_core.events import Reporter
+from omnimotion_core.files import write_atomically
+from omnimotion_core.flow.blocks import BLOCK, FlowBlocks, TrackBlocks
+from omnimotion_core.flow.correspondences import FIELDS, Correspondences, join
+from omnimotion_core.flow.estimators import Estimator, create_estimator
+from omnimotion_core.flow.estimators.dis import DisFlow
+from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
+from omnimotion_core.flow.matching import FrameBank, dense_flow_at_plate_size, matching_size
+from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs
+from omnimotion_core.video.clip import Clip
+
+
+def find_correspondences(
+    clip: Clip, folder: Path, config: FlowConfig, *, seed: int, threads: int, reporter: Reporter,
+    chunk: tuple[int, int] | None = None,
+) -> None:  # fmt: skip
+    """Match the frames of ``clip`` and write the trusted matches to ``folder``; files that are there already are kept.
+
+    Args:
+        seed: of the choice of matches.
+        threads: pairs matched at once; the result does not depend on it.
+        chunk: (k, n) does only the k-th of n parts, k from 1; the n parts together are the whole.
+    Raises:
+        FlowError: the estimator cannot be used.
+        Cancelled: the user asked to stop; finished blocks stay.
+    """
+    estimator = create_estimator(config.estimator, clip)
+    tasks = _tasks(clip, config, estimator)
+    if chunk is not None:
+        part, parts = chunk
+        tasks = [task for index, task in enumerate(tasks) if index * parts // len(tasks) == part - 1]
+    total = sum(len(pairs) for _, pairs in tasks)
+    done = sum(len(pairs) for name, pairs in tasks if (folder / name).exists())
+
+    def report(before: int, count: int) -> None:
+        reporter.progress("flow", before + count, total)
+
+    report(done, 0)
+    with _opencv_on_one_thread(), ThreadPoolExecutor(max(threads, 1)) as pool:
+        worker: TrackBlocks | FlowBlocks
+        if isinstance(estimator, ImportedTracks):
+            worker = TrackBlocks(estimator)
+        else:
+            worker = FlowBlocks(clip, config, estimator, pool, seed)
+        for name, pairs in tasks:
+            if (folder / name).exists():
+                continue
+            block = worker.run(pairs, on_pair=partial(report, done))
+            with write_atomically(folder / name) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **block)
+            done += len(pairs)
+            report(done, 0)
+
+
+def load_correspondences(folder: Path, clip: Clip, config: FlowConfig) -> Correspondences:
+    """All matches of the finished flow stage.
+
+    Raises:
+        RunError: a block is missing or damaged.
+        FlowError: not one pair of neighboring frames could be matched.
+    """
+    blocks = []
+    for name, _ in _tasks(clip, config, create_estimator(config.estimator, clip)):
+        try:
+            with np.load(folder / name, allow_pickle=False) as data:
+                blocks.append({key: data[key] for key in FIELDS})
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise RunError(f"{folder / name} is missing or damaged", "run the flow stage again") from error
+    joined = join(blocks)
+    if len(joined["pair"]) == 0:
+        raise FlowError(f"no motion could be matched between the frames of {clip.name}",
+                        "choose a shot with visible texture, or hand in flow made elsewhere with --flow")  # fmt: skip
+    return Correspondences(**joined)
+
+
+def adjacent_flow(clip: Clip, config: FlowConfig) -> Callable[[int, int], np.ndarray]:
+    """The estimator's plain flow between neighboring frames, for baselines; DIS where tracks were imported.
+
+    Returns:
+        A function of (i, j) giving (H, W, 2) float32 at plate size in plate pixels.
+    """
+    estimator = create_estimator(config.estimator, clip)
+    if isinstance(estimator, ImportedTracks):  # which have no dense flow
+        estimator = DisFlow()
+    size = matching_size(clip.working_size, config.long_side)
+    bank = FrameBank(clip, estimator, size, capacity=4, needs_features=False)
+
+    def flow(i: int, j: int) -> np.ndarray:
+        with _opencv_on_one_thread():
+            return dense_flow_at_plate_size(bank, i, j)
+
+    return flow
+
+
+def _tasks(clip: Clip, config: FlowConfig, estimator: Estimator | ImportedTracks) -> list[tuple[str, list[Pair]]]:
+    """File names and the pairs each holds. Last come the closures, with all pairs of keyframes that are compared."""
+    given = estimator.pairs()
+    if given is not None:
+        pairs = sorted({Pair(min(i, j), max(i, j)) for i, j in given if i != j})
+        pairs = [pair for pair in pairs if any(pair.first in s and pair.second in s for s in clip.segments)]
+    else:
+        pairs = stride_pairs(clip.segments, config.gaps)
+    tasks = []
+    for start in range(0, clip.num_frames, BLOCK):
+        inside = [pair for pair in pairs if start <= pair.first < start + BLOCK]
+        if inside:
+            tasks.append((f"{start:06d}.npz", inside))
+    closures = closure_candidates(clip.segments, config.keyframe_step, max(config.gaps)) if given is None else []
+    if closures and config.max_closures_per_keyframe > 0 and estimator.refines:
+        tasks.append(("closures.npz", closures))
+    return tasks
+
+
+@contextmanager
+def _opencv_on_one_thread() -> Iterator[None]:
+    """OpenCV's own threads off: DIS divides its picture by them, and its result with it."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

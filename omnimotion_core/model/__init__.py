@@ -1,0 +1,1 @@
+"""Motion models: invertible maps between every frame's local volume and one canonical volume."""

@@ -1,0 +1,1 @@
+"""Fitting a motion field to a clip's correspondences."""

@@ -1,0 +1,78 @@
+"""What the matches say of the fitted field: where it can be trusted, and from which depth on a point is hidden."""
+
+import torch
+from torch import Tensor
+
+from omnimotion_core.flow.correspondences import Correspondences
+from omnimotion_core.model.field import EVIDENCE_CELL_PX, Field
+from omnimotion_core.optimization.sampling import MatchSampler
+
+MAX_MATCHES = 1_000_000  # looked at; more change nothing
+CHUNK = 65_536
+RESIDUAL_CLIP_PX = 20.0
+FULL_SUPPORT = 0.25  # of the mean number of matches a cell: from about here on a cell counts as well supported
+MARGINS = torch.linspace(0.02, 0.8, 40)  # of depth
+MIN_HIDDEN = 200
+
+
+@torch.no_grad()
+def weigh_evidence(field: Field, correspondences: Correspondences, seed: int) -> None:
+    """Fill the field's evidence maps and choose its occlusion margin.
+
+    The margin is the one at which points that are matched count as visible and points that nothing comes back from
+    count as hidden, as often as possible with both kinds weighed alike.
+    """
+    device = field.depth.device
+    sampler = MatchSampler(correspondences, device)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(sampler), generator=generator)[:MAX_MATCHES].to(device)
+    prepared = field.prepare()
+    total = torch.zeros_like(field.residual_map).flatten()
+    count = torch.zeros_like(total)
+    behind = []
+    for index in chosen.split(CHUNK):
+        batch = sampler.take(index)
+        landed = prepared.from_canonical(
+            batch.frames_to, prepared.to_canonical(batch.frames_from, prepared.lift(batch.frames_from, batch.source))
+        )
+        residual = (prepared.to_pixels(landed) - batch.target).norm(dim=-1).clamp(max=RESIDUAL_CLIP_PX)
+        behind.append(landed[:, 2] - prepared.depth_at(batch.frames_to, landed[:, :2]))
+        cells = _cells(field, batch.frames_from, batch.source)
+        total.index_add_(0, cells, residual * batch.weight)
+        count.index_add_(0, cells, batch.weight)
+    mean = total.sum() / count.sum()
+    shape = field.residual_map.shape
+    field.residual_map.copy_(((total + mean) / (count + 1.0)).view(shape))
+    field.support_map.copy_((1 - torch.exp(-count / (FULL_SUPPORT * count.mean()))).view(shape))
+    hidden = _hidden_depths(field, correspondences)
+    if len(hidden) >= MIN_HIDDEN:
+        field.occlusion_margin.copy_(best_margin(torch.cat(behind), hidden))
+
+
+def best_margin(visible: Tensor, hidden: Tensor) -> Tensor:
+    """The margin that parts two sets of depth differences best, of those in ``MARGINS``."""
+    margins = MARGINS.to(visible.device)
+    scores = torch.stack([(visible <= m).float().mean() + (hidden > m).float().mean() for m in margins])
+    return margins[scores.argmax()]
+
+
+def _hidden_depths(field: Field, correspondences: Correspondences) -> Tensor:
+    """How far behind the depth map the points seen to be hidden land, of those that land in the frame."""
+    device = field.depth.device
+    frames = torch.from_numpy(correspondences.pairs[correspondences.hidden_pair]).long().to(device)
+    source = torch.from_numpy(correspondences.hidden_source).float().to(device)
+    prepared = field.prepare()
+    found = [torch.zeros(0, device=device)]
+    for index in torch.arange(len(frames), device=device).split(CHUNK):
+        from_, to = frames[index, 0], frames[index, 1]
+        landed = prepared.from_canonical(to, prepared.to_canonical(from_, prepared.lift(from_, source[index])))
+        behind = landed[:, 2] - prepared.depth_at(to, landed[:, :2])
+        found.append(behind[(landed[:, :2].abs() <= 1).all(dim=-1)])
+    return torch.cat(found)
+
+
+def _cells(field: Field, frames: Tensor, pixels: Tensor) -> Tensor:
+    _, height, width = field.residual_map.shape
+    column = (pixels[:, 0] / EVIDENCE_CELL_PX).long().clamp(0, width - 1)
+    row = (pixels[:, 1] / EVIDENCE_CELL_PX).long().clamp(0, height - 1)
+    return (frames * height + row) * width + column

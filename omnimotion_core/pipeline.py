@@ -1,0 +1,319 @@
+"""The stages of a job in their order, each of which can be killed and gone on with.
+
+    prepare → flow → fit → tracks → export
+
+A stage's key is a digest of its settings and of the key before it, the first one's of the clip's content too. A stage
+that is done with the same key is skipped; another key removes what it and all later stages made. So a job that was
+killed, cancelled or given other settings is gone on with by the same command.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnimotion_core.config import Config, digest
+from omnimotion_core.devices import choose_device, computing, describe, machine, measured, package_versions
+from omnimotion_core.errors import ConfigError, OmniMotionError, RunError
+from omnimotion_core.events import Event, Reporter, Warned
+from omnimotion_core.products import check_kinds, product_path, write_product
+from omnimotion_core.results import Results
+from omnimotion_core.run import RUN_VERSION, STAGES, RunFolder
+
+if TYPE_CHECKING:
+    from omnimotion_core.video.clip import Clip
+    from omnimotion_core.video.source import Source
+
+Chunk = tuple[int, int]  # (k, n): the k-th of n parts, k from 1
+
+
+def track(
+    clip: str | Path, out: str | Path, config: Config, *, reporter: Reporter, stages: Sequence[str] = STAGES
+) -> RunFolder:
+    """Do the job on a clip, or go on with it; what is refused is refused before anything is written.
+
+    Args:
+        clip: a movie or an image sequence.
+        out: the run folder, made where it is absent.
+        config: all settings.
+        reporter: hears the job and may cancel it.
+        stages: those to do, from ``prepare`` on.
+    Raises:
+        OmniMotionError: the clip, the settings or the folder cannot be used.
+        Cancelled: the user asked to stop; the same call goes on.
+    """
+    from omnimotion_core.video.source import identify
+
+    check_kinds(config.export.kinds)
+    if "fit" in stages:
+        choose_device(config.device)
+    source = identify(str(clip), config.video)
+    run = RunFolder(out)
+    run.create()
+    with run.lock():
+        new = not run.manifest_path.exists()
+        try:
+            run.start(_source_facts(source), config, package_versions())
+            _Job(run, reporter, source).do(stages)
+        except OmniMotionError:
+            if new and run.manifest.get("stages", {}).get("prepare", {}).get("state") != "done":
+                run.discard()
+            raise
+    return run
+
+
+def run_stage(
+    out: str | Path, stage: str, *, reporter: Reporter, chunk: Chunk | None = None, device: str | None = None,
+    threads: int | None = None,
+) -> RunFolder:  # fmt: skip
+    """Do one stage of a run folder, with the settings and on the clip that are written in it.
+
+    Unlike ``track`` it looks whether what the stage made earlier can still be read, and makes it again where not.
+
+    Args:
+        out: the run folder.
+        stage: one of ``STAGES``; those before it must be done.
+        reporter: hears the job and may cancel it.
+        chunk: only for ``flow``: one of several parts, which may run at the same time. When all are there, the
+            stage without a chunk finishes it.
+        device, threads: in place of the run's own settings, which they become.
+    Raises:
+        OmniMotionError: the folder cannot be used, or a stage before is not done.
+        Cancelled: the user asked to stop; the same call goes on.
+    """
+    from omnimotion_core.video.source import identify
+
+    run = RunFolder.open(out)
+    if chunk is not None:
+        _find_chunk(run, chunk, reporter, threads)
+        return run
+    changes = machine(device, threads)
+    if stage == "fit" or stage == "tracks":
+        choose_device(run.config.override(changes).device)
+    with run.lock():
+        run.read()
+        run.manifest["config"] = run.config.override(changes).to_dict()
+        _require_before(run, stage)
+        source = None
+        if stage == "prepare":
+            source = identify(run.clip["path"], run.config.video)
+            run.start(_source_facts(source), run.config, package_versions())
+        if not _is_readable(run, stage):
+            run.forget(stage)
+        _Job(run, reporter, source).do([stage])
+    return run
+
+
+def export(
+    run: RunFolder, kinds: Sequence[str], *, out: str | Path | None = None, reporter: Reporter,
+    results: Results | None = None,
+) -> dict[str, Path]:  # fmt: skip
+    """Write products of a finished run.
+
+    Args:
+        run: its manifest read.
+        kinds: of ``products.known_kinds``.
+        out: another folder than the run's own; gets a folder for each kind.
+        results: of this run, where they are at hand.
+        reporter: hears the job and may cancel it.
+    Returns:
+        Each kind's file, or folder of a sequence.
+    Raises:
+        OmniMotionError: a kind is unknown, a stage is missing, or a file cannot be written.
+        Cancelled: the user asked to stop.
+    """
+    check_kinds(kinds)
+    run.require("tracks")
+    paths = {kind: product_path(kind, run, None if out is None else Path(os.path.abspath(out))) for kind in kinds}
+    results = results or Results(run)
+    with _unlocked() if out is not None else run.lock():
+        reporter.stage("export")
+        for kind, path in paths.items():
+            write_product(kind, results, path, reporter)
+    return paths
+
+
+def stage_keys(config: Config, clip: Mapping[str, Any]) -> dict[str, str]:
+    """What each stage's results depend on, as a digest."""
+    video = dataclasses.replace(config.video, mask=None)  # the mask's content counts, not its place
+    prepare = digest(RUN_VERSION, clip["sha256"], clip.get("mask_sha256", ""), video)
+    flow = digest(prepare, config.flow, config.seed)
+    fit = digest(flow, config.model, config.fit, config.seed)
+    tracks = digest(fit, config.tracks.max_tracks, config.tracks.max_markers)
+    export = digest(tracks, config.export.kinds)
+    return {"prepare": prepare, "flow": flow, "fit": fit, "tracks": tracks, "export": export}
+
+
+class _Job:
+    """Stages of one run folder, whose lock is held."""
+
+    def __init__(self, run: RunFolder, reporter: Reporter, source: "Source | None" = None) -> None:
+        self.run, self.reporter, self.source = run, reporter, source
+        self.config = run.config
+        self.keys = stage_keys(self.config, run.clip)
+
+    def do(self, stages: Sequence[str]) -> None:
+        """Do those of ``stages`` that are not done."""
+        work: dict[str, Callable[[Reporter], list[Path]]] = {
+            "prepare": self._prepare, "flow": self._flow, "fit": self._fit, "tracks": self._tracks,
+            "export": self._export,
+        }  # fmt: skip
+        for index, stage in enumerate(stages):
+            self.reporter.check()
+            if not self.run.stage_is_done(stage, self.keys[stage]):
+                self.reporter.stage(stage, index, len(stages))
+                self.run.begin(stage, self.keys[stage])
+                with measured() as usage:
+                    wrote = work[stage](_keeping_warnings(self.run, stage, self.reporter))
+                self.run.finish(stage, wrote, seconds=round(usage.seconds, 3),
+                                peak_memory_mb=round(usage.peak_memory_mb, 1))
+            elif stage == "export":
+                for kind in self.config.export.kinds:
+                    self.reporter.artifact(kind, product_path(kind, self.run))
+            if stage == "tracks":
+                self.reporter.artifact("tracks", self.run.tracks)
+                self.reporter.artifact("markers", self.run.markers)
+
+    @property
+    def _results(self) -> Results:
+        """New for each stage, so that a resumed job and an undisturbed one read the very same files."""
+        return Results(self.run)
+
+    def _prepare(self, reporter: Reporter) -> list[Path]:
+        from omnimotion_core.video.prepare import prepare
+
+        assert self.source is not None
+        clip = prepare(self.source, self.run.frames, self.config.video, reporter)
+        self.run.clip.update(_clip_facts(clip))
+        return [self.run.frames / "frames.json", *map(clip.frame_path, (0, clip.num_frames - 1))]
+
+    def _flow(self, reporter: Reporter) -> list[Path]:
+        from omnimotion_core.flow.stage import find_correspondences
+
+        results = self._results
+        find_correspondences(results.clip, self.run.correspondences, self.config.flow, seed=self.config.seed,
+                             threads=results.threads, reporter=reporter)
+        return [self.run.correspondences]
+
+    def _fit(self, reporter: Reporter) -> list[Path]:
+        from omnimotion_core.model.field import save_field
+        from omnimotion_core.optimization.loop import fit
+
+        results = self._results
+        self.run.manifest["device"] = describe(results.device, results.threads)
+        with computing(results.device, results.threads):
+            field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
+                        device=results.device, reporter=reporter)
+            save_field(field, self.run.model, self.run.model_json)
+        return [self.run.model, self.run.model_json]
+
+    def _tracks(self, reporter: Reporter) -> list[Path]:
+        from omnimotion_core.export.markers import write_markers
+        from omnimotion_core.trajectories.seeds import seed_queries
+
+        results = self._results
+        with computing(results.device, results.threads):
+            queries = seed_queries(results.field, results.clip, self.config.tracks)
+        tracks = results.query(queries, reporter)
+        tracks.save(self.run.tracks)
+        clip = results.clip
+        write_markers(tracks, self.run.markers, clip_offset=clip.first_frame - clip.clip_first_frame,
+                      max_markers=self.config.tracks.max_markers)
+        return [self.run.tracks, self.run.markers]
+
+    def _export(self, reporter: Reporter) -> list[Path]:
+        results = self._results
+        for kind in self.config.export.kinds:
+            write_product(kind, results, product_path(kind, self.run), reporter)
+        return [product_path(kind, self.run) for kind in self.config.export.kinds]
+
+
+def _find_chunk(run: RunFolder, chunk: Chunk, reporter: Reporter, threads: int | None) -> None:
+    from omnimotion_core.flow.stage import find_correspondences
+
+    number, count = chunk
+    if not 1 <= number <= count:
+        raise ConfigError(f"chunk is {number}/{count}", "give K/N with K from 1 to N, such as 2/8")
+    key = ""
+
+    def begin() -> None:
+        nonlocal key
+        run.read()
+        _require_before(run, "flow")
+        key = stage_keys(run.config, run.clip)["flow"]
+        if run.manifest["stages"].get("flow", {}).get("key") != key:
+            run.begin("flow", key)
+
+    with run.lock_part(f"flow-{number}-of-{count}", begin):
+        if run.stage_is_done("flow", key):
+            return
+        results = Results(run, threads=threads)
+        reporter.stage("flow")
+        find_correspondences(results.clip, run.correspondences, results.config.flow, seed=results.config.seed,
+                             threads=results.threads, reporter=reporter, chunk=chunk)
+
+
+def _require_before(run: RunFolder, stage: str) -> None:
+    keys = stage_keys(run.config, run.clip)
+    for before in STAGES[: STAGES.index(stage)]:
+        run.require(before)
+        if not run.stage_is_done(before, keys[before]):
+            raise RunError(f"stage {before!r} of {run.path} was done with other settings or lost its files",
+                           f"run `omnimotion {before} {run.path}` first")
+
+
+def _is_readable(run: RunFolder, stage: str) -> bool:
+    """Whether what a finished stage made can be read; True where it is not finished."""
+    if run.manifest["stages"].get(stage, {}).get("state") != "done":
+        return True
+    results = Results(run, "cpu")
+    try:
+        match stage:
+            case "prepare":
+                for t in range(results.clip.num_frames):
+                    results.clip.frame(t)
+                    results.clip.mask(t)
+            case "flow":
+                _ = results.correspondences
+            case "fit":
+                _ = results.field
+            case "tracks":
+                _ = results.tracks
+    except RunError:
+        return False
+    return True
+
+
+def _keeping_warnings(run: RunFolder, stage: str, reporter: Reporter) -> Reporter:
+    """``reporter``, with every warning written into the manifest too."""
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Warned):
+            run.warn(stage, event.message)
+        reporter.emit(event)
+
+    return Reporter(emit, reporter.cancelled)
+
+
+def _source_facts(source: "Source") -> dict[str, Any]:
+    """What is known of the clip before it is decoded."""
+    return {
+        "name": source.name, "path": source.path, "sha256": source.sha256, "is_sequence": source.is_sequence,
+        "first_frame": source.first_frame, "clip_first_frame": source.clip_first_frame,
+        "mask_sha256": source.mask_sha256,
+    }  # fmt: skip
+
+
+def _clip_facts(clip: "Clip") -> dict[str, Any]:
+    return {
+        "name": clip.name, "size": list(clip.size), "working_size": list(clip.working_size), "frames": clip.num_frames,
+        "first_frame": clip.first_frame, "clip_first_frame": clip.clip_first_frame, "fps": clip.fps,
+        "pixel_aspect": clip.pixel_aspect, "cuts": list(clip.cuts), "has_mask": clip.has_mask,
+    }  # fmt: skip
+
+
+@contextmanager
+def _unlocked() -> Iterator[None]:
+    yield

@@ -1,0 +1,83 @@
+"""What a run can be exported as: each kind's place and writer."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omnimotion_core import __version__
+from omnimotion_core.errors import ConfigError
+from omnimotion_core.events import Reporter
+from omnimotion_core.results import Results
+from omnimotion_core.run import RunFolder
+
+Writer = Callable[[Results, Path, Reporter], None]
+_VECTORS = "vectors:"
+
+
+def known_kinds() -> tuple[str, ...]:
+    """All kinds that ``export --to`` takes."""
+    from omnimotion_core.export.motion_vectors import PRESETS
+
+    return (*(f"{_VECTORS}{preset}" for preset in PRESETS), *_WRITERS)
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise ``ConfigError`` where a kind is unknown."""
+    for kind in kinds:
+        if kind not in known_kinds():
+            raise ConfigError(f"{kind!r} is nothing that can be exported", f"use {', '.join(known_kinds())}")
+
+
+def product_path(kind: str, run: RunFolder, out: Path | None = None) -> Path:
+    """Where ``kind`` is written: a file, or for a sequence its folder.
+
+    Args:
+        kind: one of ``known_kinds``.
+        run: its own places are taken where ``out`` is not given.
+        out: a folder that gets a folder for each kind; the colon of a kind becomes a dash there, since Windows allows
+            no colon in a name.
+    """
+    if kind.startswith(_VECTORS):
+        return run.exr / kind.removeprefix(_VECTORS) if out is None else out / kind.replace(":", "-")
+    path = {"preview": run.preview, "report": run.report}[kind]
+    return path if out is None else out / kind / path.name
+
+
+def write_product(kind: str, results: Results, path: Path, reporter: Reporter) -> None:
+    """Write ``kind`` of a run to ``path`` and tell that it is there.
+
+    Raises:
+        ExportError: it cannot be written.
+        Cancelled: the user asked to stop.
+    """
+    if kind.startswith(_VECTORS):
+        _write_vectors(results, path, kind.removeprefix(_VECTORS), reporter)
+    else:
+        _WRITERS[kind](results, path, reporter)
+    reporter.artifact(kind, path)
+
+
+def _write_vectors(results: Results, folder: Path, preset: str, reporter: Reporter) -> None:
+    from omnimotion_core.export.motion_vectors import write_motion_vectors
+
+    write_motion_vectors(
+        results.flow, results.clip, folder, preset, reporter=reporter, tool_version=__version__,
+        run_digest=results.run.manifest["stages"]["fit"]["key"],
+    )  # fmt: skip
+
+
+def _write_preview(results: Results, path: Path, reporter: Reporter) -> None:
+    from omnimotion_core.export.preview import write_preview
+
+    write_preview(results.clip, results.tracks, path, reporter=reporter)
+
+
+def _write_report(results: Results, path: Path, reporter: Reporter) -> None:
+    from omnimotion_core.export.report import write_report
+
+    write_report(
+        path, clip=results.clip, tracks=results.tracks, quality=results.quality, manifest=results.run.manifest,
+        warnings=results.run.warnings,
+    )  # fmt: skip
+
+
+_WRITERS: dict[str, Writer] = {"preview": _write_preview, "report": _write_report}

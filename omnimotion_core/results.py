@@ -1,0 +1,107 @@
+"""What a run folder holds, read when it is first asked for."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from omnimotion_core.devices import choose_device, choose_threads, computing, machine
+from omnimotion_core.events import Reporter
+from omnimotion_core.points import as_queries
+from omnimotion_core.run import RunFolder
+from omnimotion_core.trajectories.tracks import Tracks
+from omnimotion_core.video.clip import Clip
+
+if TYPE_CHECKING:
+    import torch
+
+    from omnimotion_core.flow.correspondences import Correspondences
+    from omnimotion_core.model.field import Field, PreparedField
+    from omnimotion_core.trajectories.dense import DenseFlow
+    from omnimotion_core.trajectories.quality import Quality
+
+
+class Results:
+    """Reads a run folder and answers questions about its clip; writes nothing.
+
+    Args:
+        run: the folder, its manifest read.
+        device: auto, cpu, cuda or mps; the run's own setting when not given.
+        threads: 0 for as many as this process may use; the run's own setting when not given.
+    """
+
+    def __init__(self, run: RunFolder, device: str | None = None, threads: int | None = None) -> None:
+        self.run, self.config = run, run.config.override(machine(device, threads))
+        self.threads = choose_threads(self.config.threads)
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """Where the field is evaluated."""
+        return choose_device(self.config.device)
+
+    @cached_property
+    def clip(self) -> Clip:
+        """The working frames."""
+        from omnimotion_core.video.cache import load_clip
+
+        self.run.require("prepare")
+        return load_clip(self.run.frames)
+
+    @cached_property
+    def correspondences(self) -> "Correspondences":
+        """What flow found."""
+        from omnimotion_core.flow.stage import load_correspondences
+
+        self.run.require("flow")
+        return load_correspondences(self.run.correspondences, self.clip, self.config.flow)
+
+    @cached_property
+    def field(self) -> "Field":
+        """The fitted field."""
+        from omnimotion_core.model.field import load_field
+
+        self.run.require("fit")
+        return load_field(self.run.model, self.run.model_json, self.device)
+
+    @cached_property
+    def _prepared(self) -> "PreparedField":
+        """Made once: an export asks for the flow of hundreds of frame pairs."""
+        return self.field.prepare()
+
+    @cached_property
+    def tracks(self) -> Tracks:
+        """The tracks of ``tracks.npz``."""
+        self.run.require("tracks")
+        return Tracks.load(self.run.tracks)
+
+    @cached_property
+    def quality(self) -> "Quality":
+        """How well the field fits, frame by frame."""
+        from omnimotion_core.trajectories.quality import measure_quality
+
+        with computing(self.device, self.threads):
+            return measure_quality(self.field, self.correspondences, self.tracks)
+
+    def query(self, points: Any, reporter: Reporter | None = None) -> Tracks:
+        """Where points are in every frame.
+
+        Args:
+            points: (N, 3) as (t, x, y): frame index, pixels of the plate.
+            reporter: hears the progress.
+        Raises:
+            QueryError: the points have another shape, are not numbers, or lie outside the clip.
+        """
+        from omnimotion_core.trajectories.query import track_points
+
+        queries = as_queries(points)
+        with computing(self.device, self.threads):
+            return track_points(self.field, queries, memory_mb=self.config.tracks.memory_mb, reporter=reporter)
+
+    def flow(self, source: int, target: int) -> "DenseFlow":
+        """The motion of every pixel of the plate from frame ``source`` to frame ``target``, counted from 0.
+
+        Raises:
+            QueryError: the clip has no such frame.
+        """
+        from omnimotion_core.trajectories.dense import dense_flow
+
+        with computing(self.device, self.threads):
+            return dense_flow(self._prepared, source, target, memory_mb=self.config.tracks.memory_mb)

@@ -1,0 +1,62 @@
+"""The field between any two frames, for every pixel of the plate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from omnimotion_core.coordinates import pixel_grid
+from omnimotion_core.errors import QueryError
+from omnimotion_core.model.field import Field, PreparedField
+from omnimotion_core.trajectories.query import BYTES_PER_POINT, Source
+from omnimotion_core.video.clip import segments_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DenseFlow:
+    """Where every pixel of frame ``source`` is in frame ``target``, at plate resolution."""
+
+    source: int  # frame index
+    target: int  # frame index
+    vectors: np.ndarray  # (H, W, 2) float32, (dx, dy) in plate pixels, y down; estimated also where hidden
+    visible: np.ndarray  # (H, W) bool: the pixel's surface is in the target frame and nothing hides it there
+    confidence: np.ndarray  # (H, W) float32, 0..1
+    depth: np.ndarray  # (H, W) float32, of the source pixel in the quasi-3D volume: smaller is nearer
+
+
+def dense_flow(field: Field | PreparedField, source: int, target: int, *, memory_mb: int = 512) -> DenseFlow:
+    """Flow of every pixel from frame ``source`` to frame ``target``, computed in strips that fit ``memory_mb``.
+
+    Between frames on two sides of a hard cut all vectors are zero and nothing is visible.
+
+    Raises:
+        QueryError: there is no such frame.
+    """
+    prepared = field if isinstance(field, PreparedField) else field.prepare()
+    shape = prepared.shape
+    for frame in (source, target):
+        if not 0 <= frame < shape.num_frames:
+            raise QueryError(f"frame {frame} is not in the clip", f"give frames from 0 to {shape.num_frames - 1}")
+    width, height = shape.size
+    vectors = np.zeros((height, width, 2), np.float32)
+    visible = np.zeros((height, width), bool)
+    confidence = np.zeros((height, width), np.float32)
+    depth = np.zeros((height, width), np.float32)
+    apart = not any(source in segment and target in segment for segment in segments_of(shape.num_frames, shape.cuts))
+    rows_at_once = max(int(memory_mb * 2**20 / BYTES_PER_POINT / width), 1)
+    grid = pixel_grid(shape.size)
+    for top in range(0, height, rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        pixels = grid[rows].reshape(-1, 2)
+        points = Source.at(prepared, np.full(len(pixels), source), pixels)
+        depth[rows] = points.local[:, 2].cpu().numpy().reshape(-1, width)
+        if apart:
+            continue
+        landed = points.land(np.array([target]))
+        vectors[rows] = (landed.positions.cpu().numpy() - pixels).reshape(-1, width, 2)
+        visible[rows] = landed.visible.cpu().numpy().reshape(-1, width)
+        confidence[rows] = landed.confidence.cpu().numpy().reshape(-1, width)
+    if source == target:
+        vectors[:], visible[:] = 0.0, True
+    return DenseFlow(
+        source=source, target=target, vectors=vectors, visible=visible, confidence=confidence, depth=depth
+    )

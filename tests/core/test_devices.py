@@ -1,0 +1,62 @@
+"""The machine's part of a job: device, threads, time and memory."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from omnimotion_core.devices import choose_device, choose_threads, computing, describe, measured, package_versions
+from omnimotion_core.errors import ConfigError
+
+
+def test_auto_takes_the_best_device_and_an_absent_one_is_an_error() -> None:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    assert choose_device("auto").type == next(name for name, there in present.items() if there)
+    for name, there in present.items():
+        if there:
+            assert choose_device(name).type == name
+        else:
+            with pytest.raises(ConfigError, match=f"no device '{name}'"):
+                choose_device(name)
+
+
+def test_threads_heed_a_limit_set_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert choose_threads(0) >= 1
+    assert choose_threads(7) == 7
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert choose_threads(0) == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "many")
+    assert choose_threads(0) >= 1
+
+
+def test_torchs_state_is_put_back() -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(KeyError), computing(torch.device("cpu"), 2):
+        assert torch.get_num_threads() == 2
+        assert torch.are_deterministic_algorithms_enabled()
+        raise KeyError
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_time_and_peak_memory_are_those_of_the_block() -> None:
+    with measured() as idle:
+        time.sleep(0.05)
+    with measured() as busy:
+        block = np.ones(64 * 2**20, np.uint8)
+        time.sleep(0.1)
+        del block
+    with measured() as after:
+        time.sleep(0.05)
+    assert idle.seconds >= 0.05
+    assert busy.peak_memory_mb > idle.peak_memory_mb + 50
+    assert after.peak_memory_mb < busy.peak_memory_mb - 30
+
+
+def test_a_device_and_the_versions_are_told_as_plain_values() -> None:
+    facts = describe(torch.device("cpu"), 3)
+    assert facts["type"] == "cpu"
+    assert facts["threads"] == 3
+    assert all(facts.values())
+    assert package_versions()["torch"] == torch.__version__

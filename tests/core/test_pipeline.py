@@ -1,0 +1,299 @@
+"""The stages: what is done again after a change, what is kept, and that a stopped job ends as an undisturbed one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from omnimotion_core import pipeline
+from omnimotion_core.api import Run, make_config
+from omnimotion_core.config import Config
+from omnimotion_core.errors import ConfigError, QueryError, RunError
+from omnimotion_core.events import Artifact, Cancelled, Event, Progress, Reporter, Stage, Warned
+from omnimotion_core.products import known_kinds, product_path
+from omnimotion_core.run import STAGES, RunFolder
+
+CLIP = {"path": "/footage/shot.mov", "sha256": "ab" * 32}
+
+
+@pytest.fixture(scope="module")
+def config(tiny_settings: Path) -> Config:
+    return make_config(None, json.loads(tiny_settings.read_text()))
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_clip: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that tests read and leave as it is."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    pipeline.track(tiny_clip, out, config, reporter=Reporter())
+    return out
+
+
+def listen() -> tuple[list[Event], Reporter]:
+    events: list[Event] = []
+    return events, Reporter(events.append)
+
+
+def stages_done(events: list[Event]) -> list[str]:
+    return [event.stage for event in events if isinstance(event, Stage)]
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as data:
+        return {name: data[name] for name in data.files}
+
+
+def assert_same_tracks(first: Path, second: Path) -> None:
+    ours, theirs = arrays(first / "tracks.npz"), arrays(second / "tracks.npz")
+    assert ours.keys() == theirs.keys()
+    for name, values in ours.items():
+        assert values.dtype == theirs[name].dtype
+        assert values.tobytes() == theirs[name].tobytes(), name
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When each result was written; the manifest is written by every job."""
+    results = (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != "run.json")
+    return {path: path.stat().st_mtime_ns for path in results}
+
+
+# --- keys
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"video": {"long_side": 640}}, "prepare"),
+        ({"video": {"frames": [2, 9]}}, "prepare"),
+        ({"flow": {"samples_per_pair": 7}}, "flow"),
+        ({"seed": 5}, "flow"),
+        ({"model": {"num_layers": 4}}, "fit"),
+        ({"fit": {"steps": 3}}, "fit"),
+        ({"tracks": {"max_tracks": 3}}, "tracks"),
+        ({"export": {"kinds": ["report"]}}, "export"),
+        ({"tracks": {"memory_mb": 64}}, None),
+        ({"device": "cpu"}, None),
+        ({"threads": 3}, None),
+        ({"video": {"mask": "/elsewhere/the-same-mask.png"}}, None),
+        ({"preset": "draft"}, None),
+    ],
+)
+def test_a_setting_changes_the_keys_from_its_stage_on(change: dict[str, object], first: str | None) -> None:
+    before, after = pipeline.stage_keys(Config(), CLIP), pipeline.stage_keys(Config().override(change), CLIP)
+    changed = [stage for stage in STAGES if before[stage] != after[stage]]
+    assert changed == ([] if first is None else list(STAGES[STAGES.index(first) :]))
+
+
+def test_the_content_of_clip_and_mask_changes_all_keys() -> None:
+    before = pipeline.stage_keys(Config(), CLIP)
+    for other in ({**CLIP, "sha256": "cd" * 32}, {**CLIP, "mask_sha256": "ef" * 32}):
+        after = pipeline.stage_keys(Config(), other)
+        assert all(before[stage] != after[stage] for stage in STAGES)
+
+
+# --- a whole job
+
+
+def test_a_job_writes_what_the_run_folder_promises(finished: Path, tiny_clip: Path) -> None:
+    run = RunFolder.open(finished)
+    assert [entry["state"] for entry in run.manifest["stages"].values()] == ["done"] * len(STAGES)
+    for entry in run.manifest["stages"].values():
+        assert entry["seconds"] >= 0
+        assert entry["peak_memory_mb"] > 10
+    assert run.clip["frames"] == 10
+    assert run.clip["size"] == [96, 72]
+    assert (run.clip["first_frame"], run.clip["clip_first_frame"]) == (1001, 1001)
+    assert Path(run.clip["path"]).parent == tiny_clip
+    assert run.manifest["device"]["type"] == "cpu"
+    assert run.manifest["device"]["threads"] == 1
+    assert run.manifest["packages"]["numpy"] == np.__version__
+    assert sorted(path.name for path in (run.exr / "blender").iterdir()) == [
+        f"shot.blender.{frame}.exr" for frame in range(1001, 1011)
+    ]
+    for path in (run.model, run.model_json, run.tracks, run.markers, run.preview, run.report):
+        assert path.stat().st_size > 0
+    assert not [path for path in finished.rglob(".*") if ".part" in path.name]
+
+
+def test_the_same_job_again_does_nothing_and_still_tells_what_there_is(
+    finished: Path, tiny_clip: Path, config: Config
+) -> None:
+    before = times(finished)
+    events, reporter = listen()
+    pipeline.track(tiny_clip, finished, config, reporter=reporter)
+    assert stages_done(events) == []
+    told = {event.kind for event in events if isinstance(event, Artifact)}
+    assert told == {"tracks", "markers", *config.export.kinds}
+    assert times(finished) == before
+
+
+def test_stages_one_by_one_give_the_same_tracks_bit_for_bit(
+    finished: Path, tiny_clip: Path, config: Config, tmp_path: Path
+) -> None:
+    pipeline.track(tiny_clip, tmp_path, config, reporter=Reporter(), stages=["prepare"])
+    for number in (2, 1):  # the parts of flow in any order
+        pipeline.run_stage(tmp_path, "flow", reporter=Reporter(), chunk=(number, 2))
+    assert RunFolder.open(tmp_path).manifest["stages"]["flow"]["state"] == "started"
+    for stage in ("flow", "fit", "tracks"):
+        pipeline.run_stage(tmp_path, stage, reporter=Reporter())
+    assert_same_tracks(finished, tmp_path)
+
+
+def stop_when(condition: Callable[[Event], bool]) -> Reporter:
+    """A reporter that cancels from the first event on for which ``condition`` holds."""
+    hit: list[bool] = []
+
+    def emit(event: Event) -> None:
+        if condition(event):
+            hit.append(True)
+
+    return Reporter(emit, lambda: bool(hit))
+
+
+def test_a_job_that_is_cancelled_in_every_stage_ends_as_an_undisturbed_one(
+    finished: Path, tiny_clip: Path, config: Config, tmp_path: Path
+) -> None:
+    for stage in STAGES:
+        for share in (0.0, 0.5):
+
+            def reached(event: Event, stage: str = stage, share: float = share) -> bool:
+                return isinstance(event, Progress) and event.stage == stage and event.done >= share * event.total
+
+            with pytest.raises(Cancelled):
+                pipeline.track(tiny_clip, tmp_path, config, reporter=stop_when(reached))
+    pipeline.track(tiny_clip, tmp_path, config, reporter=Reporter())
+    assert_same_tracks(finished, tmp_path)
+
+
+def test_a_changed_setting_redoes_its_stage_and_what_follows_as_a_new_run_would(
+    tiny_clip: Path, config: Config, tmp_path: Path
+) -> None:
+    other = config.override({"fit": {"steps": 12}, "export": {"kinds": ["report"]}})
+    first = config.override({"export": {"kinds": ["preview"]}})
+    pipeline.track(tiny_clip, tmp_path / "old", first, reporter=Reporter())
+    events, reporter = listen()
+    pipeline.track(tiny_clip, tmp_path / "old", other, reporter=reporter)
+    assert stages_done(events) == ["fit", "tracks", "export"]
+    run = RunFolder.open(tmp_path / "old")
+    assert run.config == other
+    assert not run.preview.exists()  # it showed the old tracks
+    pipeline.track(tiny_clip, tmp_path / "new", other, reporter=Reporter())
+    assert_same_tracks(tmp_path / "old", tmp_path / "new")
+
+
+def test_what_was_deleted_is_made_again(finished: Path, tiny_clip: Path, config: Config, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pipeline.track(tiny_clip, out, config, reporter=Reporter())
+    (out / "tracks.npz").unlink()
+    events, reporter = listen()
+    pipeline.track(tiny_clip, out, config, reporter=reporter)
+    assert stages_done(events) == ["tracks", "export"]
+    assert_same_tracks(finished, out)
+
+
+def test_a_stage_asked_for_by_name_mends_what_cannot_be_read(
+    tiny_clip: Path, config: Config, tmp_path: Path
+) -> None:
+    pipeline.track(tiny_clip, tmp_path, config, reporter=Reporter(), stages=["prepare"])
+    frame = tmp_path / "frames" / "000004.png"
+    whole = frame.read_bytes()
+    frame.write_bytes(whole[:100])
+    with pytest.raises(RunError, match="damaged"):
+        pipeline.run_stage(tmp_path, "flow", reporter=Reporter())
+    pipeline.run_stage(tmp_path, "prepare", reporter=Reporter())
+    assert frame.read_bytes() == whole
+    pipeline.run_stage(tmp_path, "flow", reporter=Reporter())
+    events, reporter = listen()
+    pipeline.run_stage(tmp_path, "flow", reporter=reporter)
+    assert stages_done(events) == []
+
+
+def test_warnings_are_told_and_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shots = [cv2.GaussianBlur(rng.integers(0, 255, (96, 128, 3), np.uint8), (5, 5), 0) for _ in range(2)]
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for t in range(8):
+        picture = shots[0][t : t + 64, t : t + 96] if t < 4 else 255 - shots[1][t : t + 64, t : t + 96] // 4
+        cv2.imwrite(str(clip / f"a{t:03d}.png"), picture)
+    events, reporter = listen()
+    run = pipeline.track(clip, tmp_path / "run", Config(), reporter=reporter, stages=["prepare"])
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert any("cut" in text for text in told)
+    assert RunFolder.open(run.path).warnings == told
+    assert run.clip["cuts"] == [4]
+
+
+def test_nothing_is_begun_where_an_export_is_unknown(tiny_clip: Path, config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'vectors:maya' is nothing that can be exported; use vectors:blender"):
+        pipeline.track(tiny_clip, tmp_path / "run", config.override({"export": {"kinds": ["vectors:maya"]}}),
+                       reporter=Reporter())  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+# --- the Python face
+
+
+def test_exports_go_to_the_run_or_to_a_folder_for_each_kind(finished: Path, tmp_path: Path) -> None:
+    run = Run.open(finished)
+    paths = run.export(*known_kinds(), out=tmp_path)
+    assert paths["vectors:blender"] == tmp_path / "vectors-blender"
+    assert paths["preview"] == tmp_path / "preview" / "preview.mp4"
+    assert paths["report"] == tmp_path / "report" / "report.html"
+    ours = sorted((finished / "exr" / "blender").iterdir())
+    theirs = sorted(paths["vectors:blender"].iterdir())
+    assert [path.name for path in ours] == [path.name for path in theirs]
+    assert paths["preview"].stat().st_size > 0
+    assert "<html" in paths["report"].read_text(encoding="utf-8")
+    assert product_path("preview", RunFolder.open(finished)) == finished / "preview.mp4"
+
+
+def test_a_query_answers_as_the_tracks_file_does(finished: Path) -> None:
+    run = Run.open(finished)
+    tracks = run.tracks
+    some = np.array([3, 0, 7])
+    again = run.query(tracks.queries[some])
+    np.testing.assert_allclose(again.positions, tracks.positions[some], atol=1e-3)
+    np.testing.assert_array_equal(again.visible, tracks.visible[some])
+    assert (again.size, again.first_frame, again.fps) == ((96, 72), 1001, tracks.fps)
+    assert run.clip.num_frames == again.num_frames == 10
+
+
+def test_flow_and_query_agree(finished: Path) -> None:
+    run = Run.open(finished)
+    field = run.flow(2, 6)
+    assert field.vectors.shape == (72, 96, 2)
+    assert field.visible.shape == field.confidence.shape == (72, 96)
+    at = np.array([[2, 40, 30], [2, 10, 60], [2, 90, 5]], np.float32)
+    moved = run.query(at).positions[:, 6]
+    x, y = at[:, 1].astype(int), at[:, 2].astype(int)
+    np.testing.assert_allclose(moved, at[:, 1:] + field.vectors[y, x], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([], "shape"), ([[1, 2]], "shape"), ([["a", 1, 2]], "not an array of numbers"),
+        ([[0, float("nan"), 2]], "point 0"), ([[99, 1, 1]], "99"), ([[-1, 1, 1]], "-1"), ([[0, 500, 1]], "500"),
+    ],
+)  # fmt: skip
+def test_points_that_are_not_in_the_clip_are_told(finished: Path, points: list[list[float]], words: str) -> None:
+    with pytest.raises(QueryError, match=words):
+        Run.open(finished).query(points)
+
+
+def test_frames_that_are_not_in_the_clip_are_told(finished: Path) -> None:
+    for i, j in ((0, 10), (-1, 3)):
+        with pytest.raises(QueryError, match="give frames from 0 to 9"):
+            Run.open(finished).flow(i, j)
+
+
+def test_a_run_folder_that_was_moved_still_answers(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.copytree(finished, moved)
+    np.testing.assert_array_equal(Run.open(moved).flow(0, 3).vectors, Run.open(finished).flow(0, 3).vectors)
