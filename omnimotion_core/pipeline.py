@@ -44,9 +44,11 @@ def track(
         OmniMotionError: the clip, the settings or the folder cannot be used.
         Cancelled: the user asked to stop; the same call goes on.
     """
+    from omnimotion_core.flow.estimators import check_estimator
     from omnimotion_core.video.source import identify
 
     check_kinds(config.export.kinds)
+    check_estimator(config.flow.estimator)
     if "fit" in stages:
         choose_device(config.device)
     source = identify(str(clip), config.video)
@@ -136,10 +138,16 @@ def export(
 
 
 def stage_keys(config: Config, clip: Mapping[str, Any]) -> dict[str, str]:
-    """What each stage's results depend on, as a digest."""
+    """What each stage's results depend on, as a digest.
+
+    Raises:
+        FlowError: the flow estimator, or the folder of flow, is not there.
+    """
+    from omnimotion_core.flow.estimators import check_estimator
+
     video = dataclasses.replace(config.video, mask=None)  # the mask's content counts, not its place
     prepare = digest(RUN_VERSION, clip["sha256"], clip.get("mask_sha256", ""), video)
-    flow = digest(prepare, config.flow, config.seed)
+    flow = digest(prepare, config.flow, config.seed, check_estimator(config.flow.estimator))
     fit = digest(flow, config.model, config.fit, config.seed)
     tracks = digest(fit, config.tracks.max_tracks, config.tracks.max_markers)
     export = digest(tracks, config.export.kinds)
@@ -203,7 +211,7 @@ class _Job:
 
         results = self._results
         self.run.manifest["device"] = describe(results.device, results.threads)
-        with computing(results.device, results.threads):
+        with computing(results.device, 1):  # a step is many small operations, which a second thread only slows down
             field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
                         device=results.device, reporter=reporter)
             save_field(field, self.run.model, self.run.model_json)

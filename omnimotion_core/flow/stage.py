@@ -80,9 +80,9 @@ def load_correspondences(folder: Path, clip: Clip, config: FlowConfig) -> Corres
     blocks = []
     for name, _ in _tasks(clip, config, create_estimator(config.estimator, clip)):
         try:
-            with np.load(folder / name, allow_pickle=False) as data:
+            with (folder / name).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 blocks.append({key: data[key] for key in FIELDS})
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{folder / name} is missing or damaged", "run the flow stage again") from error
     joined = join(blocks)
     if len(joined["pair"]) == 0:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from omnimotion_core.config import ModelConfig
@@ -151,7 +151,7 @@ def save_field(field: Field, model_path: Path, json_path: Path) -> None:
     """Write a field's parameters (safetensors) and shape (JSON), each whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in field.state_dict().items()}
     with write_atomically(model_path) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(save(tensors))  # not save_file, whose files only their owner may read
     facts = {"format": FORMAT, "shape": dataclasses.asdict(field.shape), "model": dataclasses.asdict(field.config)}
     write_text(json_path, json.dumps(facts, indent=1))
 

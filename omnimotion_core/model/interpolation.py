@@ -66,7 +66,8 @@ def look_up(atlas: Tensor, num_tiles: int, tiles: Tensor, xy: Tensor) -> Tensor:
     height, width = atlas.shape[-2] // rows, atlas.shape[-1] // columns
     corner = torch.stack([tiles % columns * width, torch.div(tiles, columns, rounding_mode="floor") * height], dim=-1)
     half_span = xy.new_tensor([(width - 1) / 2, (height - 1) / 2])
-    in_atlas = (xy.clamp(-1, 1) + 1) * half_span + corner
+    in_tile = xy.nan_to_num(0.0).clamp(-1, 1)  # grid_sample reads and writes anywhere at a position that is no number
+    in_atlas = (in_tile + 1) * half_span + corner
     scale = xy.new_tensor([2 / max(columns * width - 1, 1), 2 / max(rows * height - 1, 1)])
     grid = (in_atlas * scale - 1).view(1, -1, 1, 2)
     return F.grid_sample(atlas[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0, :, :, 0].T

@@ -67,12 +67,12 @@ class Tracks:
             RunError: the file is absent, damaged or of another layout.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return cls(
                     queries=data["queries"], positions=data["positions"], visible=data["visible"],
                     confidence=data["confidence"], depth=data["depth"],
                     size=(int(data["size"][0]), int(data["size"][1])),
                     first_frame=int(data["first_frame"]), fps=float(data["fps"]),
                 )  # fmt: skip
-        except (OSError, KeyError, ValueError, AssertionError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, AssertionError, zipfile.BadZipFile) as error:
             raise RunError(f"{path} is not a tracks file", "run `omnimotion tracks` on its run folder") from error

@@ -211,7 +211,7 @@ def test_a_stage_asked_for_by_name_mends_what_cannot_be_read(
     assert stages_done(events) == []
 
 
-def test_warnings_are_told_and_kept(tmp_path: Path) -> None:
+def test_a_hard_cut_is_told_kept_and_not_tracked_across(config: Config, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     shots = [cv2.GaussianBlur(rng.integers(0, 255, (96, 128, 3), np.uint8), (5, 5), 0) for _ in range(2)]
     clip = tmp_path / "clip"
@@ -220,11 +220,41 @@ def test_warnings_are_told_and_kept(tmp_path: Path) -> None:
         picture = shots[0][t : t + 64, t : t + 96] if t < 4 else 255 - shots[1][t : t + 64, t : t + 96] // 4
         cv2.imwrite(str(clip / f"a{t:03d}.png"), picture)
     events, reporter = listen()
-    run = pipeline.track(clip, tmp_path / "run", Config(), reporter=reporter, stages=["prepare"])
+    folder = pipeline.track(clip, tmp_path / "run", config, reporter=reporter)
     told = [event.message for event in events if isinstance(event, Warned)]
     assert any("cut" in text for text in told)
-    assert RunFolder.open(run.path).warnings == told
-    assert run.clip["cuts"] == [4]
+    assert RunFolder.open(folder.path).warnings == told
+    assert folder.clip["cuts"] == [4]
+    assert told[0] in folder.report.read_text(encoding="utf-8")
+    tracks = Run.open(folder.path).tracks
+    before = tracks.queries[:, 0] < 4
+    assert before.any()
+    assert not before.all()
+    assert not tracks.visible[before, 4:].any()
+    assert not tracks.visible[~before, :4].any()
+    assert tracks.visible[before, :4].mean() > 0.5
+
+
+def test_a_mask_limits_the_tracks_and_its_content_counts_not_its_place(
+    tiny_clip: Path, config: Config, tmp_path: Path
+) -> None:
+    matte = np.zeros((72, 96), np.uint8)
+    matte[:, :48] = 255
+    cv2.imwrite(str(tmp_path / "matte.png"), matte)
+    out = tmp_path / "run"
+    masked = make_config(None, config.to_dict(), mask=tmp_path / "matte.png")
+    masked = masked.override({"export": {"kinds": []}})
+    pipeline.track(tiny_clip, out, masked, reporter=Reporter())
+    assert (Run.open(out).tracks.queries[:, 1] <= 48).all()
+    (tmp_path / "matte.png").rename(tmp_path / "renamed.png")
+    renamed = masked.override({"video": {"mask": str(tmp_path / "renamed.png")}})
+    events, reporter = listen()
+    pipeline.track(tiny_clip, out, renamed, reporter=reporter)
+    assert stages_done(events) == []
+    cv2.imwrite(str(tmp_path / "renamed.png"), 255 - matte)
+    pipeline.track(tiny_clip, out, renamed, reporter=reporter)
+    assert stages_done(events) == list(STAGES)
+    assert (Run.open(out).tracks.queries[:, 1] >= 47).all()
 
 
 def test_nothing_is_begun_where_an_export_is_unknown(tiny_clip: Path, config: Config, tmp_path: Path) -> None:

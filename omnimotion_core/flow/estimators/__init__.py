@@ -7,6 +7,8 @@ An estimator is a class with the methods of ``Estimator``. A third party adds on
     my-flow = "my_package.flow:MyFlow"
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -64,8 +66,30 @@ def create_estimator(name: str, clip: Clip) -> "Estimator | ImportedTracks":
         from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
 
         return ImportedTracks(Path(name), clip)
-    known = ", ".join(sorted({*BUILT_IN, *found}))
-    raise FlowError(
+    raise _unknown(name)
+
+
+def check_estimator(name: str) -> str:
+    """See that ``name`` can be an estimator, before a clip is at hand.
+
+    Returns:
+        A digest of what the flow files or tracks of that path are, empty for an estimator: other files, other flow.
+    Raises:
+        FlowError: there is no such estimator, folder or file.
+    """
+    if name in BUILT_IN or any(point.name == name for point in entry_points(group=GROUP)):
+        return ""
+    path = Path(name)
+    if not path.exists():
+        raise _unknown(name)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _unknown(name: str) -> FlowError:
+    known = ", ".join(sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))}))
+    return FlowError(
         f"{name!r} is neither a flow estimator nor a folder of flow nor a file of tracks",
         f"use one of {known}, or an existing folder or track file",
     )

@@ -16,7 +16,7 @@ class DisFlow:
     refines = True
 
     def __init__(self) -> None:
-        self._local = threading.local()  # a cv2.DISOpticalFlow holds buffers, so each thread has its own
+        self._local = threading.local()
 
     def pairs(self) -> Iterable[tuple[int, int]] | None:
         """None: any pair can be had."""
@@ -28,7 +28,17 @@ class DisFlow:
 
     def flow(self, source: np.ndarray, target: np.ndarray, initial: np.ndarray | None) -> np.ndarray:
         """Flow (h, w, 2) from ``source`` to ``target``, searched for around ``initial`` where it is given."""
-        if not hasattr(self._local, "search"):
-            self._local.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        first_guess = None if initial is None else np.array(initial, dtype=np.float32, order="C")  # it is overwritten
-        return self._local.search.calc(source, target, first_guess)
+        if initial is None:
+            return self._search("plain").calc(source, target, None)  # type: ignore[call-overload]  # None is allowed
+        return self._search("guided").calc(source, target, np.array(initial, dtype=np.float32, order="C"))
+
+    def _search(self, kind: str) -> cv2.DISOpticalFlow:
+        """This thread's search of that kind.
+
+        A cv2.DISOpticalFlow holds buffers, so each thread has its own; and one that has once been given a first guess
+        starts from its remains when it is given none, so the two kinds are kept apart.
+        """
+        if not hasattr(self._local, kind):
+            setattr(self._local, kind, cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM))
+        search: cv2.DISOpticalFlow = getattr(self._local, kind)
+        return search

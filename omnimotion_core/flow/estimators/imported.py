@@ -100,9 +100,9 @@ class ImportedFlow:
 
 def _keys(path: Path) -> list[str]:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return list(data.keys())
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise _damaged(path, str(error)) from error
 
 
@@ -110,7 +110,7 @@ def _read(path: Path, key: str | None) -> np.ndarray:
     """(H, W, 2) float32, finite."""
     try:
         flow = _READERS[path.suffix.lower()](path, key)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, ClipError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, ClipError) as error:
         raise _damaged(path, str(error)) from error
     if flow.ndim != 3 or flow.shape[2] != 2 or 0 in flow.shape:
         raise _damaged(path, f"an array of shape {flow.shape}, not (H, W, 2)")
@@ -135,7 +135,7 @@ def _read_npy(path: Path, key: str | None) -> Any:
 
 
 def _read_npz(path: Path, key: str | None) -> Any:
-    with np.load(path, allow_pickle=False) as data:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
         if key is None:
             key = "flow" if "flow" in data or len(data) != 1 else next(iter(data.keys()))
         return data[key]

@@ -51,12 +51,12 @@ class ImportedTracks:
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Positions (N, T, 2) float32 in plate pixels, visible (N, T) bool."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             if "target_points" in data:
                 positions, visible = raster_to_pixel(data["target_points"]), ~data["occluded"].astype(bool)
             else:
                 positions, visible = data["positions"], data["visible"].astype(bool)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         remedy = "give an npz of positions (N,T,2) and visible (N,T)"
         raise FlowError(f"{path} holds no tracks ({error})", remedy) from error
     if positions.ndim != 3 or positions.shape[2] != 2 or visible.shape != positions.shape[:2]:

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from omnimotion_core.coordinates import pixel_grid
+from omnimotion_core.errors import FlowError
+from omnimotion_core.flow.consistency import (
+    appearance_error,
+    compose,
+    cycle_error,
+    match_weight,
+    reached,
+    resize_flow,
+    sample,
+    targets,
+)
+
+SIZE = (40, 30)
+
+
+def affine_flow(matrix: np.ndarray) -> np.ndarray:
+    """The exact flow of the motion x -> matrix x, matrix (2, 3)."""
+    grid = pixel_grid(SIZE)
+    return (grid @ matrix[:, :2].T + matrix[:, 2] - grid).astype(np.float32)
+
+
+def translation(dx: float, dy: float) -> np.ndarray:
+    return np.broadcast_to(np.array([dx, dy], np.float32), (*SIZE[::-1], 2)).copy()
+
+
+def test_sample_reads_between_pixels_as_a_loop_does() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.random((8, 9)).astype(np.float32)
+    positions = np.array([[0, 0], [8, 7], [2.25, 3.5], [7.75, 0.125]], np.float32)
+    for (x, y), found in zip(positions, sample(picture, positions[None])[0], strict=True):
+        i, j, u, v = int(x), int(y), x % 1, y % 1
+        corner = picture[j : j + 2, i : i + 2]
+        corner = np.pad(corner, ((0, 2 - corner.shape[0]), (0, 2 - corner.shape[1])))
+        expected = (corner * np.outer([1 - v, v], [1 - u, u])).sum()
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_cycle_error_of_an_exact_inverse_is_zero_and_infinite_outside() -> None:
+    error = cycle_error(translation(5, -3), translation(-5, 3))
+    assert np.isinf(error[:, 36:]).all()
+    assert np.isinf(error[:2]).all()
+    assert error[3:, :35].max() == 0
+
+
+def test_cycle_error_is_the_distance_missed() -> None:
+    assert cycle_error(translation(2, 0), translation(1, 4))[10, 10] == pytest.approx(5.0)
+
+
+def test_cycle_error_refuses_two_sizes() -> None:
+    with pytest.raises(FlowError, match="same size"):
+        cycle_error(translation(0, 0), np.zeros((5, 5, 2), np.float32))
+
+
+def test_compose_of_two_affine_motions_is_their_product() -> None:
+    a = np.array([[1.02, 0.03, 0.5], [-0.02, 0.99, 1.0]])
+    b = np.array([[0.97, -0.01, 1.5], [0.02, 1.01, -2.0]])
+    product = b @ np.vstack([a, [0, 0, 1]])
+    composed = compose(affine_flow(a), affine_flow(b))
+    inner = (slice(6, -6), slice(6, -6))  # beyond, the second flow is read at the border
+    np.testing.assert_allclose(composed[inner], affine_flow(product)[inner], atol=2e-3)
+
+
+def test_a_change_of_exposure_is_no_difference_of_appearance() -> None:
+    rng = np.random.default_rng(1)
+    source = rng.random((30, 40, 3)).astype(np.float32) * 50
+    brighter = source + np.array([12, 1, -2], np.float32)
+    error = appearance_error(source, brighter, translation(0, 0), np.ones((30, 40), bool))
+    assert error.max() < 1e-4
+    brighter[5, 5] += 30
+    assert appearance_error(source, brighter, translation(0, 0), np.ones((30, 40), bool))[5, 5] == pytest.approx(30)
+
+
+def test_weights_fall_from_one_to_zero_at_the_bounds() -> None:
+    cycle = np.array([[0, 0.5, 1.0, 1.01, np.inf]], np.float32)
+    weight = match_weight(cycle, np.zeros_like(cycle), 1.0, 12.0)[0]
+    assert weight[0] == 1
+    assert 0 < weight[2] < weight[1] < 1
+    assert weight[3] == weight[4] == 0
+    assert match_weight(np.zeros((1, 1), np.float32), np.full((1, 1), 12.1, np.float32), 1.0, 12.0)[0, 0] == 0
+
+
+def test_what_nothing_comes_from_is_not_reached() -> None:
+    backward = translation(0, 0)
+    backward[:, 10:20, 0] = 10  # columns 10 to 19 of the other frame show what was at 20 to 29: 10 to 19 went hidden
+    hit = reached(backward)
+    assert not hit[:, 12:18].any()
+    assert hit[:, :9].all()
+    assert hit[:, 21:].all()
+
+
+def test_resized_flow_keeps_the_motion_in_the_new_pixels() -> None:
+    flow = translation(3, -2)
+    np.testing.assert_allclose(resize_flow(flow, (80, 90))[5, 5], [6, -6])
+    np.testing.assert_allclose(resize_flow(flow, (20, 15))[5, 5], [1.5, -1])
+    assert resize_flow(flow, SIZE) is flow
+
+
+def test_targets_are_the_pixels_moved() -> None:
+    np.testing.assert_array_equal(targets(translation(2, 1))[3, 4], [6, 4])

@@ -1,0 +1,50 @@
+import cv2
+import numpy as np
+
+from omnimotion_core.coordinates import pixel_grid
+from omnimotion_core.evaluation.synthetic import Scene
+from omnimotion_core.flow.homography import apply_homography, find_features, find_homography
+
+MATRIX = np.array([[1.05, 0.08, -6.0], [-0.06, 0.97, 9.0], [1e-4, -5e-5, 1.0]])
+
+
+def picture() -> np.ndarray:
+    return cv2.cvtColor(Scene.make(2, (240, 200), seed=1).render(0), cv2.COLOR_RGB2GRAY)
+
+
+def test_a_known_homography_is_found() -> None:
+    source = picture()
+    target = cv2.warpPerspective(source, MATRIX, (240, 200), borderMode=cv2.BORDER_REFLECT)
+    found = find_homography(find_features(source), find_features(target))
+    assert found is not None
+    grid = pixel_grid((240, 200))[20:-20, 20:-20]
+    miss = np.linalg.norm(apply_homography(found[0], grid) - apply_homography(MATRIX, grid), axis=-1)
+    assert miss.max() < 0.5
+    assert found[1] > 100
+
+
+def test_unrelated_or_empty_pictures_have_none() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (200, 240), dtype=np.uint8)
+    assert find_homography(find_features(picture()), find_features(noise)) is None
+    assert find_homography(find_features(picture()), find_features(np.zeros((200, 240), np.uint8))) is None
+
+
+def test_a_mirrored_picture_is_no_camera_motion() -> None:
+    source = picture()
+    assert find_homography(find_features(source), find_features(source[:, ::-1].copy())) is None
+
+
+def test_features_lie_on_the_mask() -> None:
+    mask = np.zeros((200, 240), bool)
+    mask[50:150, 60:180] = True
+    x, y = find_features(picture(), mask).positions.T
+    assert len(x) > 10
+    assert x.min() >= 59
+    assert x.max() <= 180
+    assert y.min() >= 49
+    assert y.max() <= 150
+
+
+def test_apply_homography_divides_by_the_third_coordinate() -> None:
+    x, y, w = MATRIX @ [30, 40, 1]
+    np.testing.assert_allclose(apply_homography(MATRIX, np.array([30.0, 40.0])), [x / w, y / w], rtol=1e-6)

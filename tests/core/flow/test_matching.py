@@ -1,0 +1,94 @@
+import cv2
+import numpy as np
+import pytest
+
+from omnimotion_core.config import FlowConfig
+from omnimotion_core.evaluation.synthetic import Scene
+from omnimotion_core.flow.estimators.dis import DisFlow
+from omnimotion_core.flow.matching import FrameBank, PairMatcher, dense_flow_at_plate_size, matching_size, memo_size
+from omnimotion_core.flow.pairs import Pair
+from omnimotion_core.video.clip import Clip
+from tests.core.conftest import MakeClip
+
+
+def bank_of(clip: Clip, long_side: int = 128) -> FrameBank:
+    size = matching_size(clip.working_size, long_side)
+    return FrameBank(clip, DisFlow(), size, capacity=20, needs_features=True)
+
+
+@pytest.mark.parametrize(
+    ("working", "expected"), [((256, 256), (512, 512)), ((320, 192), (512, 307)), ((854, 480), (854, 480))]
+)
+def test_small_frames_are_enlarged_for_matching_and_none_is_shrunk(
+    working: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert matching_size(working, 512) == expected
+
+
+def test_first_guesses_are_kept_small() -> None:
+    assert memo_size((854, 480)) == (432, 243)
+    assert memo_size((256, 256)) == (256, 256)
+
+
+def test_flow_of_a_pair_is_near_the_truth_where_it_is_trusted(shot: Clip, scene: Scene) -> None:
+    matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
+    forward, backward = matcher.match(Pair(3, 4), guesses=None, by_homography=True)
+    for direction, (i, j) in ((forward, (3, 4)), (backward, (4, 3))):
+        exact, visible = scene.flow(i, j)
+        trusted = (direction.cycle < 1) & (direction.appearance < 12) & visible
+        miss = np.linalg.norm(direction.flow - exact, axis=-1)[trusted]
+        assert trusted.mean() > 0.7
+        assert np.median(miss) < 0.25
+        assert (miss > 2).mean() < 0.03
+
+
+def test_guesses_help_over_a_distance(shot: Clip, scene: Scene) -> None:
+    matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
+
+    def match(i: int, j: int, depth: int) -> tuple[np.ndarray, float]:
+        middle, halves = (i + j) // 2, None
+        if depth:
+            halves = tuple(
+                matcher.guess(matcher.match(Pair(*ends), guesses=None, by_homography=False))
+                for ends in ((i, middle), (middle, j))
+            )
+        forward, _ = matcher.match(Pair(i, j), guesses=halves, by_homography=False)  # type: ignore[arg-type]
+        exact, visible = scene.flow(i, j)
+        return forward.flow, float((np.linalg.norm(forward.flow - exact, axis=-1)[visible] < 1).mean())
+
+    assert match(2, 8, 1)[1] > match(2, 8, 0)[1]
+
+
+def test_a_turned_picture_is_matched_by_way_of_its_homography(make_clip: MakeClip) -> None:
+    first = Scene.make(2, (160, 160), seed=5).render(0)
+    turn = cv2.getRotationMatrix2D((79.5, 79.5), 35, 1.0)
+    second = cv2.warpAffine(first, turn, (160, 160), borderMode=cv2.BORDER_REFLECT)
+    matcher = PairMatcher(bank_of(make_clip([first, second])), FlowConfig())
+    y, x = np.mgrid[40:120, 40:120]
+    exact = np.stack([x, y], -1) @ turn[:, :2].T + turn[:, 2] - np.stack([x, y], -1)
+
+    def share_right(by_homography: bool) -> float:
+        flow = matcher.match(Pair(0, 1), guesses=None, by_homography=by_homography)[0].flow[40:120, 40:120]
+        return float((np.linalg.norm(flow - exact, axis=-1) < 1).mean())
+
+    assert share_right(True) > 0.95
+    assert share_right(False) < 0.5
+
+
+def test_frames_beyond_the_bank_are_made_again_alike(shot: Clip) -> None:
+    small = FrameBank(shot, DisFlow(), shot.working_size, capacity=1, needs_features=True)
+    before = small.frame(0)
+    small.frame(1)
+    again = small.frame(0)
+    assert again is not before
+    np.testing.assert_array_equal(again.lab, before.lab)
+    assert again.features is before.features
+
+
+def test_plain_flow_is_given_in_plate_pixels(make_clip: MakeClip, scene: Scene) -> None:
+    pictures = [scene.render(t) for t in range(2)]
+    clip = make_clip(pictures, size=(256, 192))
+    flow = dense_flow_at_plate_size(bank_of(clip), 0, 1)
+    exact, visible = scene.flow(0, 1)
+    assert flow.shape == (192, 256, 2)
+    assert np.median(np.abs(flow[::2, ::2] - 2 * exact)[visible]) < 0.5

@@ -1,0 +1,33 @@
+import numpy as np
+import torch
+
+from omnimotion_core.flow.correspondences import Correspondences
+from omnimotion_core.model.field import EVIDENCE_CELL_PX, Field
+from omnimotion_core.optimization.evidence import best_margin
+
+
+def test_the_margin_parts_visible_from_hidden() -> None:
+    generator = torch.Generator().manual_seed(0)
+    visible = torch.randn(2000, generator=generator) * 0.03
+    hidden = torch.randn(2000, generator=generator) * 0.1 + 0.6
+    margin = float(best_margin(visible, hidden))
+    assert 0.08 < margin < 0.4
+
+
+def test_more_of_one_kind_does_not_move_the_margin() -> None:
+    visible, hidden = torch.linspace(-0.1, 0.3, 100), torch.linspace(0.2, 0.9, 100)
+    assert best_margin(visible, hidden) == best_margin(visible.repeat(50), hidden)
+
+
+def test_the_maps_tell_where_matches_are_missed_and_missing(field: Field, matches: Correspondences) -> None:
+    assert (field.residual_map >= 0).all()
+    assert (field.support_map >= 0).all()
+    assert (field.support_map <= 1).all()
+    count = np.zeros(field.support_map.shape)
+    x, y = (matches.source // EVIDENCE_CELL_PX).T
+    np.add.at(count, (matches.pairs[matches.pair, 0], y, x), matches.weight / 255)
+    support = field.support_map.numpy()
+    assert support[count == 0].max(initial=0) == 0
+    order = np.argsort(count, axis=None)
+    assert support.flat[order[-20:]].min() > 0.9
+    assert (np.diff(support.flat[order]) >= -1e-3).all()

@@ -1,0 +1,147 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omnimotion_core.config import Config, FitConfig
+from omnimotion_core.errors import FitError, RunError
+from omnimotion_core.events import Cancelled, Progress, Reporter
+from omnimotion_core.flow.correspondences import Correspondences
+from omnimotion_core.model.field import Field
+from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
+from omnimotion_core.optimization.loop import FINAL_RATE, fit, learning_rate_factor
+from omnimotion_core.optimization.sampling import MatchSampler
+from omnimotion_core.video.clip import Clip
+
+CPU = torch.device("cpu")
+Fit = Callable[..., Field]
+
+
+@pytest.fixture
+def short(quick: Config) -> Config:
+    return dataclasses.replace(quick, fit=dataclasses.replace(quick.fit, steps=30, batch=512, checkpoint_every=10))
+
+
+@pytest.fixture
+def run_fit(shot: Clip, matches: Correspondences, short: Config, tmp_path: Path) -> Fit:
+    def run(config: Config = short, folder: Path = tmp_path / "checkpoint", reporter: Reporter | None = None) -> Field:
+        return fit(shot, matches, config, checkpoint=folder, device=CPU, reporter=reporter or Reporter())
+
+    return run
+
+
+def assert_same(first: Field, second: Field) -> None:
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def stop_at(step: int) -> Reporter:
+    seen: list[int] = []
+    return Reporter(lambda event: seen.append(event.done) if isinstance(event, Progress) else None,
+                    lambda: bool(seen) and seen[-1] >= step)  # fmt: skip
+
+
+def test_the_fitted_field_misses_its_matches_by_little(field: Field, matches: Correspondences) -> None:
+    batch = MatchSampler(matches, CPU).draw(5000, torch.Generator().manual_seed(0))
+    prepared = field.prepare()
+    canonical = prepared.to_canonical(batch.frames_from, prepared.lift(batch.frames_from, batch.source))
+    landed = prepared.to_pixels(prepared.from_canonical(batch.frames_to, canonical))
+    assert (landed - batch.target).norm(dim=-1).median() < 0.4
+    assert (batch.source - batch.target).norm(dim=-1).median() > 2
+
+
+def test_the_same_seed_gives_the_same_field_bit_for_bit(run_fit: Fit, tmp_path: Path, short: Config) -> None:
+    first = run_fit(folder=tmp_path / "a")
+    assert_same(first, run_fit(folder=tmp_path / "b"))
+    other = run_fit(dataclasses.replace(short, seed=1), folder=tmp_path / "c")
+    assert not torch.equal(first.depth, other.depth)
+
+
+@pytest.mark.parametrize("step", [0, 7, 10, 29])
+def test_a_cancelled_fit_goes_on_with_the_same_result(run_fit: Fit, tmp_path: Path, step: int) -> None:
+    whole = run_fit(folder=tmp_path / "whole")
+    with pytest.raises(Cancelled):
+        run_fit(folder=tmp_path / "stopped", reporter=stop_at(step))
+    state = load_checkpoint(tmp_path / "stopped")
+    assert state is not None
+    assert state["step"] == step
+    assert_same(run_fit(folder=tmp_path / "stopped"), whole)
+
+
+def test_a_killed_fit_goes_on_from_its_last_checkpoint(run_fit: Fit, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        """Stands for a kill: nothing is saved on the way out."""
+
+    def die(event: object) -> None:
+        if isinstance(event, Progress) and event.done == 17:
+            raise Killed
+
+    whole = run_fit(folder=tmp_path / "whole")
+    with pytest.raises(Killed):
+        run_fit(folder=tmp_path / "killed", reporter=Reporter(die))
+    state = load_checkpoint(tmp_path / "killed")
+    assert state is not None
+    assert state["step"] == 10
+    assert_same(run_fit(folder=tmp_path / "killed"), whole)
+
+
+def test_a_loss_that_is_no_number_goes_back_and_slows_down(
+    run_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omnimotion_core.optimization import losses
+
+    original, calls = losses.flow_loss, iter(range(1000))
+    monkeypatch.setattr(losses, "flow_loss", lambda *a: original(*a) * (float("nan") if next(calls) == 14 else 1.0))
+    field = run_fit()
+    assert all(bool(parameter.isfinite().all()) for parameter in field.parameters())
+    assert next(calls) == 40  # steps 11 to 20 were done twice
+
+
+def test_a_loss_that_stays_no_number_is_told(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omnimotion_core.optimization import losses
+
+    original = losses.flow_loss
+    monkeypatch.setattr(losses, "flow_loss", lambda *a: original(*a) * float("nan"))
+    with pytest.raises(FitError, match=r"diverges even at 0\.125"):
+        run_fit()
+
+
+def test_a_damaged_checkpoint_is_told(run_fit: Fit, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint", {"step": 3})
+    path = tmp_path / "checkpoint" / "state.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="is damaged; delete"):
+        run_fit()
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return print, ("harm done",)
+
+    torch.save({"step": Harm()}, tmp_path / "state.pt")
+    with pytest.raises(RunError, match="is damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_end() -> None:
+    settings = FitConfig(steps=1000, warmup_steps=50)
+    factors = np.array([learning_rate_factor(step, settings) for step in range(1000)])
+    assert factors[0] == pytest.approx(1 / 50)
+    assert factors[49] == factors[50] == 1
+    assert (np.diff(factors[50:]) < 0).all()
+    assert factors[525] == pytest.approx((1 + FINAL_RATE) / 2, abs=1e-3)
+    assert factors[999] == pytest.approx(FINAL_RATE, abs=1e-4)
+
+
+@pytest.mark.gpu
+def test_the_gpu_fits_as_well_as_the_cpu(shot: Clip, matches: Correspondences, short: Config, tmp_path: Path) -> None:
+    def residual(device: str) -> float:
+        there = torch.device(device)
+        field = fit(shot, matches, short, checkpoint=tmp_path / device, device=there, reporter=Reporter())
+        return float(field.residual_map.mean())
+
+    assert residual("cuda") == pytest.approx(residual("cpu"), rel=0.1)

@@ -1,0 +1,128 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from omnimotion_core.config import ModelConfig
+from omnimotion_core.coordinates import rescale_pixels
+from omnimotion_core.errors import QueryError
+from omnimotion_core.evaluation.synthetic import Scene
+from omnimotion_core.evaluation.tapvid import queries_for, tapvid_metrics
+from omnimotion_core.model.field import Field, FieldShape
+from omnimotion_core.trajectories.query import track_points
+
+
+def still_field(cuts: tuple[int, ...] = ()) -> Field:
+    """Nothing moves; the right half of frame 2 is covered by something near."""
+    shape = FieldShape(size=(64, 48), working_size=(32, 24), num_frames=6, cuts=cuts, first_frame=101, fps=25.0)
+    field = Field(shape, ModelConfig(knots=((1.0, 4),))).requires_grad_(False)
+    for table in field.couplings.tables:
+        table.zero_()
+    field.depth.fill_(1.8)
+    field.depth[2, :, 4:] = 0.3
+    return field
+
+
+def test_tracks_are_near_the_truth(field: Field, scene: Scene) -> None:
+    truth = scene.truth(200, seed=1)
+    queries, rows = queries_for(truth, "first")
+    score = tapvid_metrics(truth, track_points(field, queries), rows, "first")
+    assert score.average_points_within > 0.6
+    assert score.occlusion_accuracy > 0.75
+
+
+def test_a_point_hidden_and_seen_again_is_found_again() -> None:
+    tracks = track_points(still_field(), np.array([[0, 50, 20], [0, 10, 20]], np.float32))
+    assert tracks.visible[0].tolist() == [True, True, False, True, True, True]
+    assert tracks.visible[1].all()
+    np.testing.assert_allclose(tracks.positions[0], np.tile([50, 20], (6, 1)), atol=1e-3)
+    np.testing.assert_allclose(tracks.depth[0], 1.8, atol=1e-4)
+
+
+def test_facts_of_the_clip_are_handed_on() -> None:
+    tracks = track_points(still_field(), np.array([[3, 10, 20]], np.float32))
+    assert (tracks.size, tracks.first_frame, tracks.fps) == ((64, 48), 101, 25.0)
+
+
+def test_a_point_is_visible_and_exact_at_its_own_frame() -> None:
+    queries = np.array([[2, 50.25, 20.5], [2, 3.125, 4.0], [5, -0.5, 47.5]], np.float32)
+    tracks = track_points(still_field(), queries)
+    own = np.arange(3), queries[:, 0].astype(int)
+    np.testing.assert_array_equal(tracks.positions[own], queries[:, 1:])
+    assert tracks.visible[own].all()
+
+
+def test_a_point_off_the_picture_is_never_visible() -> None:
+    field = still_field()
+    field.affine.matrix[:, 2] = torch.arange(6) * -0.5  # the camera pans: half a frame in two frames
+    tracks = track_points(field, np.array([[0, x, 20] for x in range(0, 64, 3)], np.float32))
+    x = tracks.positions[..., 0]
+    off = (x < -0.5) | (x > 63.5)
+    assert off.mean() > 0.3
+    assert not tracks.visible[off].any()
+    assert np.isfinite(tracks.positions).all()
+
+
+def test_nothing_is_known_beyond_a_cut() -> None:
+    tracks = track_points(still_field(cuts=(3,)), np.array([[1, 10, 20], [4, 10, 30]], np.float32))
+    assert tracks.visible.tolist() == [[True] * 3 + [False] * 3, [False] * 3 + [True] * 3]
+    assert (tracks.confidence[0, 3:] == 0).all()
+    np.testing.assert_allclose(tracks.positions[1, :3], np.tile(tracks.positions[1, 3], (3, 1)))
+
+
+def test_an_answer_does_not_depend_on_the_other_queries(field: Field) -> None:
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, 12, 300), rng.random(300) * 127, rng.random(300) * 95]
+    queries = np.column_stack(columns).astype(np.float32)
+    together = track_points(field, queries)
+    chunked = track_points(field, queries, memory_mb=1)
+    for k in range(0, 300, 37):
+        alone = track_points(field, queries[k : k + 1])
+        for other in (together, chunked):
+            np.testing.assert_allclose(other.positions[k], alone.positions[0], atol=1e-3)
+            np.testing.assert_allclose(other.confidence[k], alone.confidence[0], atol=1e-4)
+
+
+def test_confidence_is_higher_where_tracks_are_better(field: Field, scene: Scene) -> None:
+    truth = scene.truth(400, seed=2)
+    queries, rows = queries_for(truth, "first")
+    tracks = track_points(field, queries)
+    seen = tracks.visible & ~truth.occluded[rows]
+    seen[np.arange(len(queries)), queries[:, 0].astype(int)] = False
+    miss = np.linalg.norm(tracks.positions + 0.5 - truth.target_points[rows], axis=-1)[seen]
+    sure = tracks.confidence[seen] > np.median(tracks.confidence[seen])
+    assert miss[sure].mean() < 0.8 * miss[~sure].mean()
+    assert tracks.confidence.min() >= 0
+    assert tracks.confidence.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (np.zeros((3, 2)), "array of shape \\(3, 2\\)"),
+        (np.array([["a", "b", "c"]]), "give \\(N, 3\\) numbers"),
+        (np.array([[0, 1, 1], [6, 1, 1]], np.float32), "point 1 .*\\(6, 1, 1\\) is not in the clip; give whole t"),
+        (np.array([[0.5, 1, 1]], np.float32), "whole t"),
+        (np.array([[0, 64, 1]], np.float32), "x from 0 to 63"),
+        (np.array([[0, np.nan, 1]], np.float32), "nan"),
+    ],
+)
+def test_a_point_that_cannot_be_followed_is_named(points: np.ndarray, said: str) -> None:
+    with pytest.raises(QueryError, match=said):
+        track_points(still_field(), points)
+
+
+def test_no_points_give_no_tracks() -> None:
+    assert len(track_points(still_field(), np.zeros((0, 3), np.float32))) == 0
+
+
+def test_plate_and_working_pixels_are_one_picture(field: Field) -> None:
+    larger = Field(dataclasses.replace(field.shape, size=(256, 192)), field.config)
+    larger.load_state_dict(field.state_dict())
+    query = np.array([[0, 40, 50]], np.float32)
+    big = query.copy()
+    big[:, 1:] = rescale_pixels(query[:, 1:], (128, 96), (256, 192))
+    found = track_points(larger.requires_grad_(False), big).positions[0, 1:]
+    small = track_points(field, query).positions[0, 1:]
+    np.testing.assert_allclose(found, rescale_pixels(small, (128, 96), (256, 192)), atol=1e-2)
