@@ -7,6 +7,7 @@ stage made earlier still stands.
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -76,14 +77,18 @@ class ModelConfig:
     kind: str = "tabulated"
     num_layers: int = 8  # affine couplings, transforming z, x, y in turn
     knots: tuple[tuple[float, int], ...] = ((6.0, 6), (2.0, 16), (1.0, 32))  # (frames per time knot, knots per axis)
-    depth_cell_px: int = 4  # working pixels per cell of the depth map
+    depth_cells: int = 107  # of a depth map's longer side at most; each must see enough matches to be learned
 
     def __post_init__(self) -> None:
         _require(self.kind == "tabulated", "model.kind", repr(self.kind), "use 'tabulated'")
         _require(self.num_layers >= 3, "model.num_layers", self.num_layers, "set it to 3 or more, one for each axis")
         _require(len(self.knots) > 0 and all(step > 0 and count >= 2 for step, count in self.knots),
                  "model.knots", self.knots, "give (frames per knot above 0, knots per axis of 2 or more)")
-        _require(self.depth_cell_px >= 1, "model.depth_cell_px", self.depth_cell_px, "set it to 1 or more")
+        _require(self.depth_cells >= 2, "model.depth_cells", self.depth_cells, "set it to 2 or more")
+
+    def depth_cell(self, working_size: tuple[int, int]) -> int:
+        """Working pixels a cell of the depth map, 4 at least."""
+        return max(math.ceil(max(working_size) / self.depth_cells), 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +101,8 @@ class FitConfig:
     lr_depth: float = 1e-2
     lr_affine: float = 5e-4
     warmup_steps: int = 50
-    depth_weight: float = 10.0  # mapped depth against the depth map
-    depth_smoothness: float = 30.0  # total variation of the depth map, pausing at image edges
+    depth_weight: float = 20.0  # mapped depth against the depth map
+    depth_smoothness: float = 100.0  # total variation of the depth map, pausing at image edges
     table_smoothness: float = 1.0
     robust_after: float = 0.25  # share of the steps after which the penalty turns robust
     robust_scale_px: float = 4.0

@@ -61,12 +61,16 @@ def choose_threads(asked: int) -> int:
 
 
 @contextmanager
-def computing(device: "torch.device", threads: int) -> Iterator[None]:
-    """torch on so many threads, with the same result each time where torch can promise that; put back afterwards."""
+def computing(device: "torch.device") -> Iterator[None]:
+    """torch with the same result each time where it can promise that, on one thread; put back afterwards.
+
+    One, because fits and queries are many small operations: a second thread gains little on idle cores and waits
+    several times as long as it works on busy ones.
+    """
     import torch
 
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     # elsewhere some gradients (grid_sample's) have no deterministic form and would raise: only the cpu is strict
     torch.use_deterministic_algorithms(device.type == "cpu")
     try:

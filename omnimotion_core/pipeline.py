@@ -211,7 +211,7 @@ class _Job:
 
         results = self._results
         self.run.manifest["device"] = describe(results.device, results.threads)
-        with computing(results.device, 1):  # a step is many small operations, which a second thread only slows down
+        with computing(results.device):
             field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
                         device=results.device, reporter=reporter)
             save_field(field, self.run.model, self.run.model_json)
@@ -222,7 +222,7 @@ class _Job:
         from omnimotion_core.trajectories.seeds import seed_queries
 
         results = self._results
-        with computing(results.device, results.threads):
+        with computing(results.device):
             queries = seed_queries(results.field, results.clip, self.config.tracks)
         tracks = results.query(queries, reporter)
         tracks.save(self.run.tracks)

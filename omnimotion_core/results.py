@@ -77,7 +77,7 @@ class Results:
         """How well the field fits, frame by frame."""
         from omnimotion_core.trajectories.quality import measure_quality
 
-        with computing(self.device, self.threads):
+        with computing(self.device):
             return measure_quality(self.field, self.correspondences, self.tracks)
 
     def query(self, points: Any, reporter: Reporter | None = None) -> Tracks:
@@ -92,7 +92,7 @@ class Results:
         from omnimotion_core.trajectories.query import track_points
 
         queries = as_queries(points)
-        with computing(self.device, self.threads):
+        with computing(self.device):
             return track_points(self.field, queries, memory_mb=self.config.tracks.memory_mb, reporter=reporter)
 
     def flow(self, source: int, target: int) -> "DenseFlow":
@@ -103,5 +103,5 @@ class Results:
         """
         from omnimotion_core.trajectories.dense import dense_flow
 
-        with computing(self.device, self.threads):
+        with computing(self.device):
             return dense_flow(self._prepared, source, target, memory_mb=self.config.tracks.memory_mb)

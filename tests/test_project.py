@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -44,7 +45,22 @@ def test_run_and_test_are_one_command_each() -> None:
     for title in ("Run", "Test"):
         blocks = re.findall(r"```sh\n(.*?)```", section(README, title), re.DOTALL)
         assert len(blocks[0].splitlines()) == 1, title
-    assert "bash .ci/run\n" in section(README, "Test")
+
+
+def test_ci_runs_the_readmes_own_test_command(tmp_path: Path) -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "run").write_text(script, "utf-8")
+    sections = (("Run", "false"), ("Test", "echo told > ran"), ("More", "false"))
+    text = "\n\n".join(f"## {title}\n\n```sh\n{command}\n```" for title, command in sections)
+    (tmp_path / "README.md").write_text(text, "utf-8")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho \"$@\" >> checks\n")
+    python.chmod(0o755)
+    subprocess.run(["bash", ".ci/run"], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    assert (tmp_path / "ran").read_text() == "told\n"
+    assert (tmp_path / "checks").read_text().splitlines() == ["-m ruff check .", "-m mypy"]
 
 
 def test_the_readme_tells_every_command_and_no_other() -> None:

@@ -67,7 +67,8 @@ class Field(nn.Module):
             [knots for _, knots in config.knots],
             extent, center, torch.Generator().manual_seed(seed),
         )  # fmt: skip
-        width, height = (max(-(-side // config.depth_cell_px), 2) for side in shape.working_size)
+        self.depth_cell = config.depth_cell(shape.working_size)
+        width, height = (max(-(-side // self.depth_cell), 2) for side in shape.working_size)
         self.depth = nn.Parameter(torch.ones(shape.num_frames, height, width))
         cells = [max(-(-side // EVIDENCE_CELL_PX), 2) for side in shape.working_size]
         self.occlusion_margin: Tensor
@@ -143,7 +144,7 @@ class PreparedField:
         """Normalized positions of the picture to those of the depth map, whose cells tile it from the same corner."""
         size = self.shape.working_size
         cells = self._depth_atlas.new_tensor(self.field.depth.shape[:0:-1])
-        position = (normalized_to_pixel(xy, size) + 0.5) / self.field.config.depth_cell_px - 0.5
+        position = (normalized_to_pixel(xy, size) + 0.5) / self.field.depth_cell - 0.5
         return position * (2.0 / (cells - 1)) - 1.0
 
 

@@ -21,8 +21,10 @@ INLIER_PX = 3.0
 ROUNDS = 10
 RESIDUAL_SCALE = 0.02  # normalized units at which a pair's motion loses half its say
 NEIGHBOR_TIE = 1e-3  # holds frames without any matched pair to their neighbors
-DEPTH_GAP = 4  # frames; distances from which residual motion is read
+DEPTH_GAP = 4  # frames; distances from which stray motion is read and along which it is carried
+CARRY_ROUNDS = 30  # over so many times DEPTH_GAP frames a surface's depth evens out
 RESIDUAL_CLIP_PX = 8.0
+SPEEDS_TO_HALF = 4.0  # the fastest things stray so many times as fast as what lies in the middle of the volume
 FARTHEST, NEAREST = 0.9 * FAR, 0.1 * FAR
 
 
@@ -141,31 +143,53 @@ def initial_depth(
     """Depth maps (T, h, w) float32 in which what strays from the dominant motion is nearer.
 
     Stray motion is a guess at order, not a measurement: parallax makes near things stray, and so do things that move.
+    What one frame tells is weak, since a walking animal stands still at times; so it is carried along the matches, and
+    a surface has nearly the same depth in all frames that show it.
     """
-    cell = config.depth_cell_px
+    cell = config.depth_cell(shape.working_size)
     width, height = (max(-(-side // cell), 2) for side in shape.working_size)
-    total = np.zeros((shape.num_frames, height, width), np.float32)
-    count = np.zeros_like(total)
-    order = np.argsort(correspondences.pair, kind="stable")
-    bounds = np.searchsorted(correspondences.pair[order], np.arange(len(correspondences.pairs) + 1))
-    for row, (i, j) in enumerate(correspondences.pairs):
-        gap = abs(int(j) - int(i))
-        if (int(i), int(j)) not in motions or gap > DEPTH_GAP:
-            continue
-        members = order[bounds[row] : bounds[row + 1]]
-        source = correspondences.source[members].astype(np.float32)
-        matrix = motions[int(i), int(j)][0]
-        stray = correspondences.target[members] - (source @ matrix[:, :2].T + matrix[:, 2])
-        speed = np.minimum(np.linalg.norm(stray, axis=1) / gap, RESIDUAL_CLIP_PX).astype(np.float32)
-        cells = (source // cell).astype(np.int64)
-        np.add.at(total[i], (cells[:, 1], cells[:, 0]), speed)
-        np.add.at(count[i], (cells[:, 1], cells[:, 0]), 1)
-    depth = np.full_like(total, FARTHEST)
-    for t in range(shape.num_frames):
-        speed = _fill(total[t], count[t])
-        scale = max(float(np.quantile(speed, 0.98)), 0.5)
-        depth[t] = FARTHEST - (FARTHEST - NEAREST) * np.clip(speed / scale, 0, 1)
-    return depth
+    shape_of_maps = (shape.num_frames, height, width)
+    rows = _near_rows(correspondences, motions)
+    frames = correspondences.pairs[correspondences.pair[rows]].astype(np.int64)
+    source, target = correspondences.source[rows].astype(np.float32), correspondences.target[rows]
+    stray = np.zeros(len(rows), np.float32)
+    for row in np.unique(correspondences.pair[rows]):
+        i, j = (int(frame) for frame in correspondences.pairs[row])
+        members = correspondences.pair[rows] == row
+        matrix = motions[i, j][0]
+        rest = target[members] - (source[members] @ matrix[:, :2].T + matrix[:, 2])
+        stray[members] = np.minimum(np.linalg.norm(rest, axis=1) / abs(j - i), RESIDUAL_CLIP_PX)
+    start = _cells_of(shape_of_maps, frames[:, 0], source, cell)
+    end = _cells_of(shape_of_maps, frames[:, 1], target, cell)
+    speed = _filled_means(shape_of_maps, start, stray)
+    for _ in range(CARRY_ROUNDS):
+        carried = _filled_means(shape_of_maps, start, speed.ravel()[end])
+        speed = (speed + carried) / 2
+    half = max(float(np.quantile(speed, 0.98)) / SPEEDS_TO_HALF, 0.25)
+    nearness = speed / (speed + half) * (1 + 1 / SPEEDS_TO_HALF)
+    return FARTHEST - (FARTHEST - NEAREST) * np.clip(nearness, 0, 1).astype(np.float32)
+
+
+def _near_rows(
+    correspondences: Correspondences, motions: dict[tuple[int, int], tuple[np.ndarray, float]]
+) -> np.ndarray:
+    """The matches of pairs that are near in time and have a dominant motion."""
+    near = [abs(int(j) - int(i)) <= DEPTH_GAP and (int(i), int(j)) in motions for i, j in correspondences.pairs]
+    return np.flatnonzero(np.array(near, bool)[correspondences.pair])
+
+
+def _cells_of(shape: tuple[int, int, int], frames: np.ndarray, pixels: np.ndarray, cell: int) -> np.ndarray:
+    """Flat index into depth maps of the cells that hold ``pixels``."""
+    column, row = (pixels / cell).astype(np.int64).T
+    return (frames * shape[1] + row.clip(0, shape[1] - 1)) * shape[2] + column.clip(0, shape[2] - 1)
+
+
+def _filled_means(shape: tuple[int, int, int], cells: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The mean value of each cell, (T, h, w); cells without any are filled from around them."""
+    size = int(np.prod(shape))
+    total = np.bincount(cells, values, size).astype(np.float32).reshape(shape)
+    count = np.bincount(cells, minlength=size).astype(np.float32).reshape(shape)
+    return np.stack([_fill(*frame) for frame in zip(total, count, strict=True)])
 
 
 def _fill(total: np.ndarray, count: np.ndarray) -> np.ndarray:

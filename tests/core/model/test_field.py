@@ -52,7 +52,7 @@ def test_cycles_over_any_frames_return() -> None:
 
 def test_depth_is_read_between_the_centers_of_its_cells() -> None:
     field = rough_field()
-    cell = field.config.depth_cell_px
+    cell = field.depth_cell
     centers = torch.tensor([[1.5 * cell - 0.5, 2.5 * cell - 0.5], [2.0 * cell - 0.5, 2.5 * cell - 0.5]])
     lifted = field.prepare().lift(torch.tensor([3, 3]), centers).detach()
     depth = field.depth.detach()[3]

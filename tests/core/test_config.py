@@ -1,0 +1,69 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from omnimotion_core.config import PRESETS, Config, FitConfig, FlowConfig, digest
+from omnimotion_core.errors import ConfigError
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_survive_json(preset: str) -> None:
+    config = Config.from_preset(preset)
+    assert config.preset == preset
+    assert Config().override(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_draft_is_cheaper_than_standard() -> None:
+    draft, standard = Config.from_preset("draft"), Config.from_preset("standard")
+    assert draft.fit.steps < standard.fit.steps
+    assert len(draft.flow.gaps) < len(standard.flow.gaps)
+    assert draft.video.long_side < standard.video.long_side
+
+
+def test_an_override_changes_what_it_names_and_nothing_else() -> None:
+    changed = Config().override({"seed": 3, "fit": {"steps": 7}, "video": {"frames": [1001, 1010]}})
+    assert (changed.seed, changed.fit.steps, changed.video.frames) == (3, 7, (1001, 1010))
+    assert dataclasses.replace(changed, seed=0, fit=FitConfig(), video=Config().video) == Config()
+    assert changed.override({"video": {"frames": None}}).video.frames is None
+    assert Config().override({"fit": {"lr_depth": 1}}).fit.lr_depth == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sead": 1}, "sead is not a setting; use one of"),
+        ({"fit": {"stepz": 1}}, "fit.stepz is not a setting"),
+        ({"fit": 3}, "fit is 3; give a table"),
+        ({"fit": {"steps": "many"}}, "fit.steps is 'many'; give a value of type int"),
+        ({"fit": {"steps": True}}, "fit.steps is True"),
+        ({"fit": {"steps": 1.5}}, "fit.steps is 1.5"),
+        ({"fit": {"steps": 0}}, "fit.steps is 0; set it to 1 or more"),
+        ({"fit": {"robust_after": 1.2}}, "fit.robust_after is 1.2"),
+        ({"fit": {"lr_depth": -1}}, "fit.lr_depth is -1.0; set it above 0"),
+        ({"preset": "fast"}, "preset is 'fast'; choose one of"),
+        ({"device": "tpu"}, "device is 'tpu'; choose one of"),
+        ({"threads": -1}, "threads is -1"),
+        ({"video": {"frames": [5, 5]}}, "video.frames is 5-5"),
+        ({"video": {"frames": [1, 2, 3]}}, "video.frames is"),
+        ({"video": {"allow_gaps": 1}}, "video.allow_gaps is 1; give a value of type bool"),
+        ({"flow": {"gaps": [2, 4]}}, "flow.gaps is"),
+        ({"flow": {"gaps": [1, 4, 3]}}, "flow.gaps is"),
+        ({"flow": {"estimator": ""}}, "flow.estimator is ''"),
+        ({"model": {"kind": "magic"}}, "model.kind is 'magic'"),
+        ({"model": {"num_layers": 2}}, "model.num_layers is 2"),
+        ({"tracks": {"max_tracks": 0}}, "tracks.max_tracks is 0"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_remedy(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Config().override(changes)
+    assert str(raised.value).startswith(said)
+
+
+def test_a_digest_follows_values_and_not_objects() -> None:
+    assert digest(FlowConfig()) == digest(FlowConfig())
+    assert digest(FlowConfig()) != digest(FlowConfig(samples_per_pair=4999))
+    assert digest("a", 1) != digest("a", 2)
+    assert digest(FlowConfig(), "x") == digest(dataclasses.asdict(FlowConfig()), "x")
