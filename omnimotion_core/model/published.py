@@ -4,7 +4,9 @@ Such a file (``.pth``) holds the state dicts ``feature_mlp``, ``deform_mlp`` and
 ``num_imgs``, and for going on with the training ``optimizer`` and ``scheduler``, which are neither read nor written.
 """
 
+import errno
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +128,13 @@ def _gabor_names(part: str, ours: str, layers: int) -> Iterator[tuple[Name, str]
 def _read(path: Path) -> tuple[int, dict[Name, Tensor]]:
     """The number of frames and all tensors of a checkpoint."""
     try:
-        # weights_only: a pickle may otherwise run whatever code it holds
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickles that torch did not write, which are told as an error
+            warnings.simplefilter("ignore")
+            # weights_only: a pickle may otherwise run whatever code it holds
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # torch seeks before the beginning of a file that was cut short
+            raise RunError(f"{path} is damaged", _REMEDY) from error
         raise RunError(f"{path} cannot be read ({error.strerror})", _REMEDY) from error
     except pickle.UnpicklingError as error:
         raise RunError(f"{path} is damaged, or holds code and not tensors alone", _REMEDY) from error

@@ -189,8 +189,9 @@ def error_map(pixels: np.ndarray, errors: np.ndarray, size: tuple[int, int]) -> 
     width, height = (-(-side // ERROR_CELL_PX) for side in size)
     cells = (pixels / ERROR_CELL_PX).astype(np.int64).clip(0, [width - 1, height - 1])
     cell = cells[:, 1] * width + cells[:, 0]
-    total = np.bincount(cell, errors, width * height).reshape(height, width)
-    count = np.bincount(cell, minlength=width * height).reshape(height, width).astype(np.float64)
-    blurred = [cv2.GaussianBlur(values, (5, 5), ERROR_BLUR_CELLS) for values in (total, count)]
+    sums = np.bincount(cell, errors, width * height), np.bincount(cell, minlength=width * height)
+    blurred = [
+        cv2.GaussianBlur(values.astype(np.float64).reshape(height, width), (5, 5), ERROR_BLUR_CELLS) for values in sums
+    ]
     mean = float(errors.mean()) if len(errors) else 0.0
     return np.asarray((blurred[0] + 1e-3 * mean) / (blurred[1] + 1e-3), np.float32)
