@@ -24,7 +24,6 @@ from omnimotion_core.trajectories.dense import dense_flow
 from omnimotion_core.trajectories.quality import cycle_errors
 from omnimotion_core.trajectories.query import track_points
 from omnimotion_core.video.clip import Clip
-from tests.core.optimization.published_step import published_loss
 
 CPU = torch.device("cpu")
 
@@ -43,7 +42,9 @@ def fitter(scene_clip: Clip, matches: Correspondences, small: Config) -> Volumet
     return VolumetricFitter(scene_clip, matches, small, CPU)
 
 
-def test_the_loss_and_its_gradients_are_the_published_steps(fitter: VolumetricFitter) -> None:
+def test_the_loss_and_its_gradients_are_the_published_steps(
+    fitter: VolumetricFitter, published_loss: Callable[..., Tensor]
+) -> None:
     settings = fitter.settings
     for step in (0, 30_000, 70_000):
         fitter.step = int(step / settings.pace)
@@ -64,7 +65,9 @@ def test_the_loss_and_its_gradients_are_the_published_steps(fitter: VolumetricFi
 
 
 @pytest.fixture(scope="module")
-def full_size(scene_clip: Clip, matches: Correspondences) -> tuple[VolumetricFitter, Callable[[bool], Tensor]]:
+def full_size(
+    scene_clip: Clip, matches: Correspondences, published_loss: Callable[..., Tensor]
+) -> tuple[VolumetricFitter, Callable[[bool], Tensor]]:
     """The networks of the paper on a batch of a few rays, and the loss of it, ours (True) or the plain one."""
     config = Config.from_preset("paper").override(
         {"fit": {"volumetric": {"pairs": 3, "points": 16, "smooth_points": 4}}}
