@@ -79,7 +79,7 @@ class VolumetricConfig:
     num_frequencies: int = 4  # of the positional encoding
     latent_size: int = 128
     latent_hidden: int = 256
-    coupling_hidden: int = 256
+    coupling_hidden: int = 256  # of the affine network too
     color_hidden: int = 512
     affine_layers: int = 0  # linear layers of the network before the couplings: 0 none, 2 as meant, 8 as once run
     imported: str = ""  # SHA-256 of the checkpoint that the parameters were read from, in place of a fit

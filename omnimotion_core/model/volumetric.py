@@ -23,7 +23,6 @@ from omnimotion_core.model.motion import FAR, FieldShape, evidence_maps, look_up
 from omnimotion_core.model.networks import CouplingLayer, FrameAffineNetwork, GaborNet
 
 LATENT_LAYERS, LATENT_ALPHA = 2, 4.5
-AFFINE_HIDDEN = 256
 HIDDEN_OPACITY = 0.99  # a point is hidden when more than this is seen before it
 HIDDEN_MARGIN = 1.1  # sample distances by which what is seen must be nearer than the point
 SAMPLES_AT_ONCE = 16_384  # in a lookup; holds about 100 MB
@@ -45,7 +44,7 @@ class VolumetricField(nn.Module):
                 1, networks.latent_hidden, networks.latent_size, layers=LATENT_LAYERS, alpha=LATENT_ALPHA
             )
             self.affine = (
-                FrameAffineNetwork(networks.affine_layers, AFFINE_HIDDEN, networks.num_frequencies)
+                FrameAffineNetwork(networks.affine_layers, networks.coupling_hidden, networks.num_frequencies)
                 if networks.affine_layers
                 else None
             )

@@ -9,6 +9,10 @@ from torch import Tensor
 from omnimotion_core.model.networks import CouplingLayer, FrameAffineNetwork, GaborFilter, GaborNet, encode_positions
 
 
+def filters_of(net: GaborNet) -> list[GaborFilter]:
+    return [part for part in net.filters if isinstance(part, GaborFilter)]
+
+
 def plain_gabor(gabor: GaborFilter, x: Tensor) -> Tensor:
     """sin(W x + b) exp(-gamma / 2 |x - mu|²), filter by filter."""
     columns = []
@@ -22,8 +26,8 @@ def plain_gabor(gabor: GaborFilter, x: Tensor) -> Tensor:
 def test_a_gabor_network_is_its_formula() -> None:
     net = GaborNet(3, 8, 4, layers=2, alpha=3.0).double()
     x = torch.randn(5, 7, 3, dtype=torch.float64)
-    z = plain_gabor(net.filters[0], x)
-    for gabor, linear in zip(list(net.filters)[1:], net.linears, strict=True):
+    z = plain_gabor(filters_of(net)[0], x)
+    for gabor, linear in zip(filters_of(net)[1:], net.linears, strict=True):
         z = plain_gabor(gabor, x) * linear(z)
     torch.testing.assert_close(net(x), net.output(z), rtol=1e-9, atol=1e-9)
 
@@ -83,8 +87,10 @@ def test_log_scales_are_held() -> None:
 
 def test_the_affine_network_turns_scales_and_shifts() -> None:
     network = FrameAffineNetwork(2, 8, 4).requires_grad_(False)
-    network.linears[-1].weight.zero_()
-    network.linears[-1].bias.copy_(torch.tensor([math.pi / 2, math.log(2.0), 0.1, math.log(3.0), 0.2]))
+    last = network.linears[-1]
+    assert isinstance(last, torch.nn.Linear)
+    last.weight.zero_()
+    last.bias.copy_(torch.tensor([math.pi / 2, math.log(2.0), 0.1, math.log(3.0), 0.2]))
     a, b, tx, c, d, ty = (float(value) for value in network(torch.ones(1), torch.zeros(1, 1)))
     assert (round(a * 1 + b * 0 + tx, 5), round(c * 1 + d * 0 + ty, 5)) == (0.1, 3.2)  # x goes to y, three times as far
     assert (round(a * 0 + b * 1 + tx, 5), round(c * 0 + d * 1 + ty, 5)) == (-1.9, 0.2)

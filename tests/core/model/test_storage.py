@@ -34,14 +34,14 @@ def test_damage_is_told(tmp_path: Path) -> None:
     paths = tmp_path / "m.safetensors", tmp_path / "m.json"
     save_field(build_field(SHAPE, CONFIGS[1]), *paths)
     facts, tensors = json.loads(paths[1].read_text()), paths[0].read_bytes()
-    for changed in ({"format": 99}, {"model": {"kind": "cubic"}}, {"model": CONFIGS_AS_JSON[0]}, {"shape": {}}):
+    changes: list[dict[str, object]] = [
+        {"format": 99}, {"model": {"kind": "cubic"}}, {"model": {"num_layers": 3, "knots": [[4.0, 4]]}}, {"shape": {}},
+    ]  # fmt: skip
+    for changed in changes:
         paths[1].write_text(json.dumps({**facts, **changed}))
-        with pytest.raises(RunError, match="damaged|format 99"):
+        with pytest.raises(RunError, match=r"damaged|format 99"):
             load_field(*paths)
     paths[1].write_text(json.dumps(facts))
     paths[0].write_bytes(tensors[:100])
     with pytest.raises(RunError, match="damaged"):
         load_field(*paths)
-
-
-CONFIGS_AS_JSON = [{"num_layers": 3, "knots": [[4.0, 4]]}]

@@ -8,6 +8,7 @@ import torch
 from omnimotion_core.config import ModelConfig, VolumetricConfig
 from omnimotion_core.model import volumetric
 from omnimotion_core.model.motion import FieldShape, Motion
+from omnimotion_core.model.networks import CouplingLayer
 from omnimotion_core.model.volumetric import VolumetricField
 
 SHAPE = FieldShape(size=(80, 60), working_size=(40, 30), num_frames=5)
@@ -19,6 +20,7 @@ def make(affine_layers: int = 0, **changes: object) -> VolumetricField:
     field = VolumetricField(SHAPE, ModelConfig(kind="volumetric", volumetric=networks), seed=3)
     with torch.no_grad():  # far from the identity
         for layer in field.layers:
+            assert isinstance(layer, CouplingLayer)
             layer.output.weight.mul_(4)
     return field
 
@@ -92,6 +94,7 @@ class Wall(torch.nn.Module):
 def identity() -> VolumetricField:
     field = make(num_samples=32)
     for layer in field.layers:
+        assert isinstance(layer, CouplingLayer)
         torch.nn.init.zeros_(layer.output.weight)
         torch.nn.init.zeros_(layer.output.bias)
     field.canonical = Wall()  # type: ignore[assignment]

@@ -15,7 +15,7 @@ from omnimotion_core.config import Config
 from omnimotion_core.coordinates import pixel_to_normalized
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow.correspondences import Correspondences, join
-from omnimotion_core.model.networks import CouplingLayer, GaborNet, encode_positions
+from omnimotion_core.model.networks import CouplingLayer, GaborFilter, GaborNet, encode_positions
 from omnimotion_core.model.volumetric import VolumetricField
 from omnimotion_core.optimization.pair_sampling import PairBatch
 from omnimotion_core.video.clip import Clip
@@ -88,6 +88,7 @@ def published_loss() -> Callable[..., Tensor]:
 def gabor_net(net: GaborNet, x: Tensor) -> Tensor:
     def gabor(k: int) -> Tensor:
         layer = net.filters[k]
+        assert isinstance(layer, GaborFilter)
         distance = (x**2).sum(-1, keepdim=True) + (layer.mu**2).sum(-1) - 2 * (x @ layer.mu.T)
         return torch.sin(F.linear(x, layer.weight, layer.bias)) * torch.exp(-0.5 * distance * layer.gamma)
 

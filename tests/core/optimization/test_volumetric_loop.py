@@ -93,9 +93,9 @@ def test_a_step_takes_less_than_two_thirds_of_the_published_arithmetic(
 ) -> None:
     _, loss = full_size
     with FlopCounterMode(display=False) as counter:
-        loss(True).backward()  # type: ignore[no-untyped-call]
+        loss(True).backward()
     per_sample = counter.get_total_flops() / 2 / (3 * 16 * 32)
-    assert PUBLISHED_MAC == pytest.approx(407e9 / (8 * 256 * 32), rel=0.01)
+    assert abs(PUBLISHED_MAC * 8 * 256 * 32 / 407e9 - 1) < 0.01
     assert 3 * PUBLISHED_MAC / per_sample > 1.5  # backward takes twice as much as forward
 
 
@@ -247,15 +247,15 @@ def test_nothing_is_read_back_in_a_step(fitter: VolumetricFitter, monkeypatch: p
             assert all(index.dtype != torch.bool for index in tensors), name
             return func(*args, **(kwargs or {}))
 
-    with NoReading():
+    with NoReading():  # type: ignore[no-untyped-call]
         loss = fitter.batch_loss(batch, where)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
 
 def test_memory_is_given_back_between_steps(fitter: VolumetricFitter) -> None:
     loss = fitter.loss()
     kept = weakref.ref(loss)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     del loss
     assert kept() is None
 
