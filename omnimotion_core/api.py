@@ -39,7 +39,7 @@ def track(
     Args:
         clip: a movie, or an image sequence such as ``shot.####.exr``.
         out: the run folder.
-        preset: ``draft`` or ``standard``, the default.
+        preset: ``draft``, ``standard`` (the default) or ``paper``.
         settings: changes to the preset, nested as in ``Config.to_dict()``.
         frames: first and last frame, inclusive: file numbers of a sequence, counted from 1 in a movie.
         flow: an estimator's name, or a folder of flow made elsewhere.

@@ -67,7 +67,8 @@ def _perform(arguments: list[str], reporter: Reporter) -> tuple[int, Event]:
         else:
             from omnimotion_core import commands
 
-            getattr(commands, options.command)(options, reporter)
+            name = options.command if options.command != "import" else "import_"  # a word of Python's own
+            getattr(commands, name)(options, reporter)
     except (Cancelled, KeyboardInterrupt):
         return CANCELLED, CancelledEvent(resumable=resumable)
     except Exception as error:  # noqa: BLE001  # every failure becomes an exit code here, and only here
@@ -192,6 +193,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(add("fit", "one stage: fit the motion field"))
     _add_run(add("tracks", "one stage: seed the tracks, write tracks.npz and markers.json"))
 
+    take = add("import", "make a run folder of a checkpoint that OmniMotion's published code has saved")
+    take.add_argument("checkpoint", metavar="CHECKPOINT", help="such as model_100000.pth")
+    take.add_argument("--clip", metavar="CLIP", required=True, help="the frames that it was fitted to")
+    take.add_argument("--out", metavar="RUN", required=True, help="the run folder; made where it is absent")
+    _add_settings(take)
+
     query = add("query", "where given points are in every frame", resumable=False)
     _add_run(query)
     query.add_argument("--points", metavar="FILE", type=Path, required=True,
@@ -200,7 +207,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = add("export", "write a finished run for other programs")
     _add_run(export)
-    export.add_argument("--to", metavar="KIND", nargs="+", required=True, help="vectors:blender, preview, report")
+    export.add_argument("--to", metavar="KIND", nargs="+", required=True,
+                        help="vectors:blender, preview, report; checkpoint of the paper's model")
     export.add_argument("--out", metavar="DIR",
                         help="write to DIR/KIND/… (a kind's colon becomes a dash) in place of the run folder")
 
@@ -217,7 +225,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--frames", metavar="N", type=int, default=24, dest="num_frames", help="length of the clip")
     demo.add_argument("--size", metavar="N", type=int, default=256, help="its side in pixels")
     _add_machine(demo)
-    demo.add_argument("--preset", metavar="NAME", help="draft or standard (the default)")
+    demo.add_argument("--preset", metavar="NAME", help="draft, standard (the default) or paper")
     demo.add_argument("--config", metavar="FILE", type=Path, help="JSON with changes to the preset")
 
     doctor = add("doctor", "what this machine has, what is missing and how to mend it", resumable=False)
@@ -236,7 +244,7 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", metavar="NAME", help="draft or standard (the default)")
+    command.add_argument("--preset", metavar="NAME", help="draft, standard (the default) or paper")
     _add_machine(command)
     command.add_argument("--frames", metavar="A-B", type=_frames,
                          help="first and last frame: file numbers of a sequence, counted from 1 in a movie")

@@ -51,6 +51,11 @@ def tracks(options: Namespace, reporter: Reporter) -> None:
     _stage("tracks", options, reporter)
 
 
+def import_(options: Namespace, reporter: Reporter) -> None:
+    """Make a run folder of a published checkpoint."""
+    pipeline.import_checkpoint(options.checkpoint, options.clip, options.out, _config(options), reporter=reporter)
+
+
 def query(options: Namespace, reporter: Reporter) -> None:
     """Answer where the points of a file go."""
     results = _results(options)

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from omnimotion_core.errors import ConfigError
 
-PRESETS = ("draft", "standard")
+PRESETS = ("draft", "standard", "paper")
+MODEL_KINDS = ("tabulated", "volumetric")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -71,16 +72,42 @@ class FlowConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumetricConfig:
+    """The shape of the paper's model; the defaults are those of the networks that its authors published."""
+
+    num_samples: int = 32  # on a ray
+    axes: tuple[int, ...] = (1, 0, 2, 1, 0, 2)  # which of x, y, z each coupling layer transforms
+    num_frequencies: int = 4  # of the positional encoding
+    latent_size: int = 128
+    latent_hidden: int = 256
+    coupling_hidden: int = 256  # of the affine network too
+    color_hidden: int = 512
+    affine_layers: int = 0  # linear layers of the network before the couplings: 0 none, 2 as meant, 8 as once run
+    imported: str = ""  # SHA-256 of the checkpoint that the parameters were read from, in place of a fit
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "latent_size", "latent_hidden", "coupling_hidden", "color_hidden"):
+            _require(getattr(self, name) >= 2, f"model.volumetric.{name}", getattr(self, name), "set it to 2 or more")
+        _require({0, 1, 2} == set(self.axes), "model.volumetric.axes", self.axes,
+                 "name each of 0, 1 and 2 at least once")
+        _require(self.num_frequencies >= 1, "model.volumetric.num_frequencies", self.num_frequencies,
+                 "set it to 1 or more")
+        _require(self.affine_layers == 0 or self.affine_layers >= 2, "model.volumetric.affine_layers",
+                 self.affine_layers, "set it to 0 (none), or to 2 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The motion model's shape."""
 
-    kind: str = "tabulated"
+    kind: str = "tabulated"  # or volumetric: the paper's
     num_layers: int = 8  # affine couplings, transforming z, x, y in turn
     knots: tuple[tuple[float, int], ...] = ((6.0, 6), (2.0, 16), (1.0, 32))  # (frames per time knot, knots per axis)
     depth_cells: int = 107  # of a depth map's longer side at most; each must see enough matches to be learned
+    volumetric: VolumetricConfig = field(default_factory=VolumetricConfig)
 
     def __post_init__(self) -> None:
-        _require(self.kind == "tabulated", "model.kind", repr(self.kind), "use 'tabulated'")
+        _require(self.kind in MODEL_KINDS, "model.kind", repr(self.kind), f"use one of {', '.join(MODEL_KINDS)}")
         _require(self.num_layers >= 3, "model.num_layers", self.num_layers, "set it to 3 or more, one for each axis")
         _require(len(self.knots) > 0 and all(step > 0 and count >= 2 for step, count in self.knots),
                  "model.knots", self.knots, "give (frames per knot above 0, knots per axis of 2 or more)")
@@ -89,6 +116,34 @@ class ModelConfig:
     def depth_cell(self, working_size: tuple[int, int]) -> int:
         """Working pixels a cell of the depth map, 4 at least."""
         return max(math.ceil(max(working_size) / self.depth_cells), 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumetricFitConfig:
+    """The optimisation of the paper's model; the defaults are its authors'. Schedules are in steps of 100,000."""
+
+    pairs: int = 8  # pairs of frames a step
+    points: int = 256  # of each pair
+    smooth_points: int = 64  # of those, that the smoothness of motion looks at
+    lr_latent: float = 1e-3
+    lr_couplings: float = 1e-4
+    lr_canonical: float = 3e-4
+    halve_every: int = 20_000  # steps between two halvings of the learning rates
+    mine_every: int = 20_000  # steps between two looks at where the field is wrong
+    start_interval: int = 20  # frames: how far apart the frames of a pair may be at first
+    widen_every: int = 2000  # steps until they may be one frame farther apart
+    mask_near_steps: int = 0  # steps in which the nearest fifth of each ray is held empty
+    pace: float = 1.0  # how many times faster all schedules run; for a fit of fewer steps
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "points", "halve_every", "mine_every", "start_interval", "widen_every"):
+            _require(getattr(self, name) >= 1, f"fit.volumetric.{name}", getattr(self, name), "set it to 1 or more")
+        for name in ("lr_latent", "lr_couplings", "lr_canonical", "pace"):
+            _require(getattr(self, name) > 0, f"fit.volumetric.{name}", getattr(self, name), "set it above 0")
+        _require(self.mask_near_steps >= 0, "fit.volumetric.mask_near_steps", self.mask_near_steps,
+                 "set it to 0 (off) or more")
+        _require(0 <= self.smooth_points <= self.points, "fit.volumetric.smooth_points", self.smooth_points,
+                 f"set it between 0 and fit.volumetric.points ({self.points})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +162,7 @@ class FitConfig:
     robust_after: float = 0.25  # share of the steps after which the penalty turns robust
     robust_scale_px: float = 4.0
     checkpoint_every: int = 100
+    volumetric: VolumetricFitConfig = field(default_factory=VolumetricFitConfig)  # beside steps and checkpoint_every
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "checkpoint_every"):
@@ -161,7 +217,7 @@ class Config:
 
     @classmethod
     def from_preset(cls, preset: str) -> Self:
-        """The settings of ``draft`` (a first look) or ``standard`` (the default).
+        """The settings of ``draft`` (a first look), ``standard`` (the default) or ``paper`` (OmniMotion's own model).
 
         Raises:
             ConfigError: there is no such preset.
@@ -172,6 +228,14 @@ class Config:
                 video=VideoConfig(long_side=512),
                 flow=FlowConfig(long_side=320, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000),
                 fit=FitConfig(steps=400),
+            )
+        if preset == "paper":
+            # the published code's length: hours on a good GPU; the paper tells of 200,000 steps
+            return cls(
+                preset="paper",
+                flow=FlowConfig(max_cycle_error_px=3.0, samples_per_pair=20_000),
+                model=ModelConfig(kind="volumetric"),
+                fit=FitConfig(steps=100_000, checkpoint_every=1000),
             )
         return cls(preset=preset)
 

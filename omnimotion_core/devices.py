@@ -61,16 +61,16 @@ def choose_threads(asked: int) -> int:
 
 
 @contextmanager
-def computing(device: "torch.device") -> Iterator[None]:
-    """torch with the same result each time where it can promise that, on one thread; put back afterwards.
+def computing(device: "torch.device", threads: int = 1) -> Iterator[None]:
+    """torch with the same result each time where it can promise that; put back afterwards.
 
-    One, because fits and queries are many small operations: a second thread gains little on idle cores and waits
-    several times as long as it works on busy ones.
+    One thread, because the tabulated model's fits and queries are many small operations: a second thread gains little
+    on idle cores and waits several times as long as it works on busy ones. Large products of matrices use more.
     """
     import torch
 
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     # elsewhere some gradients (grid_sample's) have no deterministic form and would raise: only the cpu is strict
     torch.use_deterministic_algorithms(device.type == "cpu")
     try:

@@ -23,6 +23,9 @@ from omnimotion_core.results import Results
 from omnimotion_core.run import RUN_VERSION, STAGES, RunFolder
 
 if TYPE_CHECKING:
+    from omnimotion_core.model.field import Field
+    from omnimotion_core.model.published import PublishedCheckpoint
+    from omnimotion_core.model.volumetric import VolumetricField
     from omnimotion_core.video.clip import Clip
     from omnimotion_core.video.source import Source
 
@@ -51,14 +54,48 @@ def track(
     check_estimator(config.flow.estimator)
     if "fit" in stages:
         choose_device(config.device)
+    return _track(identify(str(clip), config.video), out, config, reporter, stages)
+
+
+def import_checkpoint(
+    checkpoint: str | Path, clip: str | Path, out: str | Path, config: Config, *, reporter: Reporter
+) -> RunFolder:
+    """Make a run folder of a checkpoint that OmniMotion's published code has saved, or go on with it.
+
+    The clip is prepared and matched as for a fit, since confidence comes from what its matches say of the field.
+
+    Args:
+        checkpoint: the ``.pth`` file.
+        clip: the footage that it was fitted to, the same frames.
+        out: the run folder, made where it is absent.
+        config: all settings; those of the model are the checkpoint's.
+        reporter: hears the job and may cancel it.
+    Raises:
+        OmniMotionError: the checkpoint, the clip, the settings or the folder cannot be used.
+        Cancelled: the user asked to stop; the same call goes on.
+    """
+    from omnimotion_core.model.published import read_published
+    from omnimotion_core.video.source import identify
+
+    choose_device(config.device)
+    read = read_published(Path(checkpoint))
+    model = dataclasses.replace(config.model, kind="volumetric", volumetric=read.networks)
     source = identify(str(clip), config.video)
+    return _track(source, out, dataclasses.replace(config, model=model), reporter, STAGES[:-1], read)
+
+
+def _track(
+    source: "Source", out: str | Path, config: Config, reporter: Reporter, stages: Sequence[str],
+    checkpoint: "PublishedCheckpoint | None" = None,
+) -> RunFolder:  # fmt: skip
+    """Do the stages on a source; where the clip cannot be used, a folder that held no run before is left as it was."""
     run = RunFolder(out)
     run.create()
     with run.lock():
         new = not run.manifest_path.exists()
         try:
             run.start(_source_facts(source), config, package_versions())
-            _Job(run, reporter, source).do(stages)
+            _Job(run, reporter, source, checkpoint).do(stages)
         except OmniMotionError:
             if new and run.manifest.get("stages", {}).get("prepare", {}).get("state") != "done":
                 run.discard()
@@ -157,8 +194,11 @@ def stage_keys(config: Config, clip: Mapping[str, Any]) -> dict[str, str]:
 class _Job:
     """Stages of one run folder, whose lock is held."""
 
-    def __init__(self, run: RunFolder, reporter: Reporter, source: "Source | None" = None) -> None:
-        self.run, self.reporter, self.source = run, reporter, source
+    def __init__(
+        self, run: RunFolder, reporter: Reporter, source: "Source | None" = None,
+        checkpoint: "PublishedCheckpoint | None" = None,
+    ) -> None:  # fmt: skip
+        self.run, self.reporter, self.source, self.checkpoint = run, reporter, source, checkpoint
         self.config = run.config
         self.keys = stage_keys(self.config, run.clip)
 
@@ -194,6 +234,8 @@ class _Job:
 
         assert self.source is not None
         clip = prepare(self.source, self.run.frames, self.config.video, reporter)
+        if self.checkpoint is not None:
+            self.checkpoint.check(clip.num_frames)
         self.run.clip.update(_clip_facts(clip))
         return [self.run.frames / "frames.json", *map(clip.frame_path, (0, clip.num_frames - 1))]
 
@@ -206,16 +248,34 @@ class _Job:
         return [self.run.correspondences]
 
     def _fit(self, reporter: Reporter) -> list[Path]:
-        from omnimotion_core.model.field import save_field
+        from omnimotion_core.model.storage import save_field
         from omnimotion_core.optimization.loop import fit
+        from omnimotion_core.optimization.volumetric_loop import fit_volumetric
 
         results = self._results
         self.run.manifest["device"] = describe(results.device, results.threads)
-        with computing(results.device):
-            field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
-                        device=results.device, reporter=reporter)
+        volumetric = self.config.model.kind == "volumetric"
+        with computing(results.device, results.threads if volumetric else 1):
+            field: Field | VolumetricField
+            if self.config.model.volumetric.imported:
+                field = self._imported(results)
+            else:
+                fit_kind = fit_volumetric if volumetric else fit
+                field = fit_kind(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
+                                 device=results.device, reporter=reporter)
             save_field(field, self.run.model, self.run.model_json)
         return [self.run.model, self.run.model_json]
+
+    def _imported(self, results: Results) -> "VolumetricField":
+        """The field of a checkpoint, in place of a fit."""
+        from omnimotion_core.model.motion import FieldShape
+        from omnimotion_core.optimization.volumetric_loop import weighed
+
+        if self.checkpoint is None:
+            again = f"omnimotion import CHECKPOINT --clip {self.run.clip['path']} --out {self.run.path}"
+            raise RunError(f"the field of {self.run.path} came from a checkpoint", f"run `{again}` again")
+        field = self.checkpoint.build(FieldShape.of(results.clip)).to(results.device)
+        return weighed(field, results.correspondences, self.config.seed)
 
     def _tracks(self, reporter: Reporter) -> list[Path]:
         from omnimotion_core.export.markers import write_markers

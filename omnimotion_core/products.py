@@ -4,17 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omnimotion_core import __version__
-from omnimotion_core.errors import ConfigError
+from omnimotion_core.errors import ConfigError, ExportError
 from omnimotion_core.events import Reporter
 from omnimotion_core.results import Results
 from omnimotion_core.run import RunFolder
 
+ONLY_VOLUMETRIC = ("checkpoint",)  # what only a run of the paper's model can be exported as
 Writer = Callable[[Results, Path, Reporter], None]
 _VECTORS = "vectors:"
 
 
 def known_kinds() -> tuple[str, ...]:
-    """All kinds that ``export --to`` takes."""
+    """All kinds that ``export --to`` takes of every run."""
     from omnimotion_core.export.motion_vectors import PRESETS
 
     return (*(f"{_VECTORS}{preset}" for preset in PRESETS), *_WRITERS)
@@ -22,23 +23,24 @@ def known_kinds() -> tuple[str, ...]:
 
 def check_kinds(kinds: Sequence[str]) -> None:
     """Raise ``ConfigError`` where a kind is unknown."""
+    known = (*known_kinds(), *ONLY_VOLUMETRIC)
     for kind in kinds:
-        if kind not in known_kinds():
-            raise ConfigError(f"{kind!r} is nothing that can be exported", f"use {', '.join(known_kinds())}")
+        if kind not in known:
+            raise ConfigError(f"{kind!r} is nothing that can be exported", f"use {', '.join(known)}")
 
 
 def product_path(kind: str, run: RunFolder, out: Path | None = None) -> Path:
     """Where ``kind`` is written: a file, or for a sequence its folder.
 
     Args:
-        kind: one of ``known_kinds``.
+        kind: one that ``check_kinds`` takes.
         run: its own places are taken where ``out`` is not given.
         out: a folder that gets a folder for each kind; the colon of a kind becomes a dash there, since Windows allows
             no colon in a name.
     """
     if kind.startswith(_VECTORS):
         return run.exr / kind.removeprefix(_VECTORS) if out is None else out / kind.replace(":", "-")
-    path = {"preview": run.preview, "report": run.report}[kind]
+    path = {"preview": run.preview, "report": run.report, "checkpoint": run.published}[kind]
     return path if out is None else out / kind / path.name
 
 
@@ -51,6 +53,8 @@ def write_product(kind: str, results: Results, path: Path, reporter: Reporter) -
     """
     if kind.startswith(_VECTORS):
         _write_vectors(results, path, kind.removeprefix(_VECTORS), reporter)
+    elif kind in ONLY_VOLUMETRIC:
+        _write_checkpoint(results, path)
     else:
         _WRITERS[kind](results, path, reporter)
     reporter.artifact(kind, path)
@@ -78,6 +82,17 @@ def _write_report(results: Results, path: Path, reporter: Reporter) -> None:
         path, clip=results.clip, tracks=results.tracks, quality=results.quality, manifest=results.run.manifest,
         warnings=results.run.warnings,
     )  # fmt: skip
+
+
+def _write_checkpoint(results: Results, path: Path) -> None:
+    from omnimotion_core.model.published import write_published
+    from omnimotion_core.model.volumetric import VolumetricField
+
+    field = results.field
+    if not isinstance(field, VolumetricField):
+        raise ExportError(f"{results.run.path} holds a field that the paper's networks cannot hold",
+                          "track the clip with --preset paper for a checkpoint of OmniMotion")
+    write_published(field, path)
 
 
 _WRITERS: dict[str, Writer] = {"preview": _write_preview, "report": _write_report}

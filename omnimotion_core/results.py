@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from omnimotion_core.flow.correspondences import Correspondences
-    from omnimotion_core.model.field import Field, PreparedField
+    from omnimotion_core.model.motion import Motion, PreparedMotion
     from omnimotion_core.trajectories.dense import DenseFlow
     from omnimotion_core.trajectories.quality import Quality
 
@@ -54,15 +54,15 @@ class Results:
         return load_correspondences(self.run.correspondences, self.clip, self.config.flow)
 
     @cached_property
-    def field(self) -> "Field":
+    def field(self) -> "Motion":
         """The fitted field."""
-        from omnimotion_core.model.field import load_field
+        from omnimotion_core.model.storage import load_field
 
         self.run.require("fit")
         return load_field(self.run.model, self.run.model_json, self.device)
 
     @cached_property
-    def _prepared(self) -> "PreparedField":
+    def _prepared(self) -> "PreparedMotion":
         """Made once: an export asks for the flow of hundreds of frame pairs."""
         return self.field.prepare()
 

@@ -46,6 +46,7 @@ class RunFolder:
         self.exr = self.path / "exr"
         self.preview = self.path / "preview.mp4"
         self.report = self.path / "report.html"
+        self.published = self.path / "omnimotion.pth"
         self.manifest_path = self.path / "run.json"
         self.manifest: dict[str, Any] = {}
         self._made: list[Path] = []  # folders that `create` made, innermost first
@@ -57,7 +58,7 @@ class RunFolder:
             "flow": (self.correspondences,),
             "fit": (self.checkpoint, self.model, self.model_json),
             "tracks": (self.tracks, self.markers),
-            "export": (self.exr, self.preview, self.report),
+            "export": (self.exr, self.preview, self.report, self.published),
         }[stage]
 
     # --- the manifest

@@ -55,6 +55,15 @@ def clips() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of what published code computes from known weights."""
+    folder = Path(os.environ.get("OMNIMOTION_GOLDEN", ROOT.parent / "shared" / "golden"))
+    if not folder.is_dir():
+        pytest.skip(f"no golden data in {folder}: set OMNIMOTION_GOLDEN to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
     return ROOT

@@ -4,40 +4,17 @@ It answers what OmniMotion's volumetric model answers, with the same interface, 
 many samples on each ray there is the one at the frame's depth map.
 """
 
-import dataclasses
-import json
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from omnimotion_core.config import ModelConfig
-from omnimotion_core.coordinates import Size, normalized_to_pixel, pixel_to_normalized
-from omnimotion_core.errors import RunError
-from omnimotion_core.files import write_atomically, write_text
+from omnimotion_core.coordinates import normalized_to_pixel, pixel_to_normalized
 from omnimotion_core.model.interpolation import build_atlas, look_up, time_weights
 from omnimotion_core.model.invertible import FrameAffine, TabulatedCouplings
+from omnimotion_core.model.motion import FAR, FieldShape, evidence_maps, look_up_evidence
 from omnimotion_core.video.clip import segments_of
-
-FORMAT = 1
-FAR = 2.0  # local volumes reach from depth 0 to this, as the paper's do
-EVIDENCE_CELL_PX = 16  # working pixels per cell of the evidence maps
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldShape:
-    """What the field must know of its clip."""
-
-    size: Size  # of the plate
-    working_size: Size
-    num_frames: int
-    cuts: tuple[int, ...] = ()
-    first_frame: int = 0
-    fps: float = 24.0
 
 
 class Field(nn.Module):
@@ -70,18 +47,23 @@ class Field(nn.Module):
         self.depth_cell = config.depth_cell(shape.working_size)
         width, height = (max(-(-side // self.depth_cell), 2) for side in shape.working_size)
         self.depth = nn.Parameter(torch.ones(shape.num_frames, height, width))
-        cells = [max(-(-side // EVIDENCE_CELL_PX), 2) for side in shape.working_size]
+        residual, support = evidence_maps(shape)
         self.occlusion_margin: Tensor
         self.residual_map: Tensor
         self.support_map: Tensor
         self.register_buffer("occlusion_margin", torch.tensor(0.2))
-        self.register_buffer("residual_map", torch.zeros(shape.num_frames, cells[1], cells[0]))
-        self.register_buffer("support_map", torch.ones(shape.num_frames, cells[1], cells[0]))
+        self.register_buffer("residual_map", residual)
+        self.register_buffer("support_map", support)
 
     @property
     def num_frames(self) -> int:
         """T."""
         return self.shape.num_frames
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.depth.device
 
     def to_canonical(self, frames: Tensor, points: Tensor) -> Tensor:
         """Local points (B, N, S, 3) of ``frames`` (B,) to canonical points of the same shape."""
@@ -109,6 +91,11 @@ class PreparedField:
         self.field, self.shape = field, field.shape
         self._atlases, self._depth_atlas = atlases, depth_atlas
 
+    @property
+    def device(self) -> torch.device:
+        """Where points are to be."""
+        return self.field.device
+
     def to_canonical(self, frames: Tensor, points: Tensor) -> Tensor:
         """Local (P, 3) to canonical (P, 3)."""
         return self.field.couplings.forward(self._atlases, frames, self.field.affine(frames, points))
@@ -130,15 +117,15 @@ class PreparedField:
         """Local points (P, 3) to working pixels (P, 2)."""
         return normalized_to_pixel(points[:, :2], self.shape.working_size)
 
-    def evidence_at(self, frames: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
-        """What matches say near normalized positions (P, 2).
+    def shown(self, frames: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether local points (P, 3) do not lie behind the depth map: (P,) bool; and how sure that is, 0.5..1."""
+        margin = self.field.occlusion_margin
+        behind = points[:, 2] - self.depth_at(frames, points[:, :2])
+        return behind <= margin, 1 - 0.5 * torch.exp(-(behind - margin).abs() / (0.5 * margin))  # half at a toss-up
 
-        Returns:
-            By how many working pixels they are missed, (P,), and how well the place is supported by them, (P,) 0..1.
-        """
-        maps = build_atlas(torch.stack([self.field.residual_map, self.field.support_map], dim=1))
-        found = look_up(maps, self.field.num_frames, frames, xy)
-        return found[:, 0], found[:, 1]
+    def evidence_at(self, frames: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+        """What matches say near normalized positions (P, 2): see ``PreparedMotion``."""
+        return look_up_evidence(self.field, frames, xy)
 
     def _to_cells(self, xy: Tensor) -> Tensor:
         """Normalized positions of the picture to those of the depth map, whose cells tile it from the same corner."""
@@ -146,37 +133,3 @@ class PreparedField:
         cells = self._depth_atlas.new_tensor(self.field.depth.shape[:0:-1])
         position = (normalized_to_pixel(xy, size) + 0.5) / self.field.depth_cell - 0.5
         return position * (2.0 / (cells - 1)) - 1.0
-
-
-def save_field(field: Field, model_path: Path, json_path: Path) -> None:
-    """Write a field's parameters (safetensors) and shape (JSON), each whole or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in field.state_dict().items()}
-    with write_atomically(model_path) as temporary:
-        temporary.write_bytes(save(tensors))  # not save_file, whose files only their owner may read
-    facts = {"format": FORMAT, "shape": dataclasses.asdict(field.shape), "model": dataclasses.asdict(field.config)}
-    write_text(json_path, json.dumps(facts, indent=1))
-
-
-def load_field(model_path: Path, json_path: Path, device: torch.device | str = "cpu") -> Field:
-    """Read a field back.
-
-    Raises:
-        RunError: a file is absent, damaged or of another layout.
-    """
-    remedy = "run the fit stage again"
-    try:
-        facts = json.loads(json_path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise RunError(f"{json_path} has format {facts['format']}, this version reads {FORMAT}", remedy)
-        shape = FieldShape(**{key: _plain(value) for key, value in facts["shape"].items()})
-        config = ModelConfig(**{key: _plain(value) for key, value in facts["model"].items()})
-        field = Field(shape, config)
-        field.load_state_dict(load_file(model_path))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RunError(f"{model_path} is missing or damaged", remedy) from error
-    return field.to(device).requires_grad_(False)
-
-
-def _plain(value: Any) -> Any:
-    """JSON's lists as the tuples that the records hold."""
-    return tuple(_plain(item) for item in value) if isinstance(value, list) else value

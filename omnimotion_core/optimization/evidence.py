@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from omnimotion_core.flow.correspondences import Correspondences
-from omnimotion_core.model.field import EVIDENCE_CELL_PX, Field
+from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import EVIDENCE_CELL_PX, Motion
 from omnimotion_core.optimization.sampling import MatchSampler
 
 MAX_MATCHES = 1_000_000  # looked at; more change nothing
@@ -22,21 +23,42 @@ def weigh_evidence(field: Field, correspondences: Correspondences, seed: int) ->
     The margin is the one at which points that are matched count as visible and points that nothing comes back from
     count as hidden, as often as possible with both kinds weighed alike.
     """
-    device = field.depth.device
+    prepared = field.prepare()
+    behind = [
+        landed[:, 2] - prepared.depth_at(frames, landed[:, :2])
+        for frames, landed in map_evidence(field, correspondences, seed)
+    ]
+    hidden = _hidden_depths(field, correspondences)
+    if len(hidden) >= MIN_HIDDEN:
+        field.occlusion_margin.copy_(best_margin(torch.cat(behind), hidden))
+
+
+@torch.no_grad()
+def map_evidence(
+    field: Motion, correspondences: Correspondences, seed: int, max_matches: int = MAX_MATCHES
+) -> list[tuple[Tensor, Tensor]]:
+    """Fill a field's evidence maps: by how much it misses the matches around each place, and how many there are.
+
+    Args:
+        max_matches: looked at.
+    Returns:
+        Those matches as they land, in chunks: frames (P,) and local points (P, 3).
+    """
+    device = field.device
     sampler = MatchSampler(correspondences, device)
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(sampler), generator=generator)[:MAX_MATCHES].to(device)
+    chosen = torch.randperm(len(sampler), generator=generator)[:max_matches].to(device)
     prepared = field.prepare()
     total = torch.zeros_like(field.residual_map).flatten()
     count = torch.zeros_like(total)
-    behind = []
+    landings = []
     for index in chosen.split(CHUNK):
         batch = sampler.take(index)
         landed = prepared.from_canonical(
             batch.frames_to, prepared.to_canonical(batch.frames_from, prepared.lift(batch.frames_from, batch.source))
         )
         residual = (prepared.to_pixels(landed) - batch.target).norm(dim=-1).clamp(max=RESIDUAL_CLIP_PX)
-        behind.append(landed[:, 2] - prepared.depth_at(batch.frames_to, landed[:, :2]))
+        landings.append((batch.frames_to, landed))
         cells = _cells(field, batch.frames_from, batch.source)
         total.index_add_(0, cells, residual * batch.weight)
         count.index_add_(0, cells, batch.weight)
@@ -44,9 +66,7 @@ def weigh_evidence(field: Field, correspondences: Correspondences, seed: int) ->
     shape = field.residual_map.shape
     field.residual_map.copy_(((total + mean) / (count + 1.0)).view(shape))
     field.support_map.copy_((1 - torch.exp(-count / (FULL_SUPPORT * count.mean()))).view(shape))
-    hidden = _hidden_depths(field, correspondences)
-    if len(hidden) >= MIN_HIDDEN:
-        field.occlusion_margin.copy_(best_margin(torch.cat(behind), hidden))
+    return landings
 
 
 def best_margin(visible: Tensor, hidden: Tensor) -> Tensor:
@@ -58,7 +78,7 @@ def best_margin(visible: Tensor, hidden: Tensor) -> Tensor:
 
 def _hidden_depths(field: Field, correspondences: Correspondences) -> Tensor:
     """How far behind the depth map the points seen to be hidden land, of those that land in the frame."""
-    device = field.depth.device
+    device = field.device
     frames = torch.from_numpy(correspondences.pairs[correspondences.hidden_pair]).long().to(device)
     source = torch.from_numpy(correspondences.hidden_source).float().to(device)
     prepared = field.prepare()
@@ -71,7 +91,7 @@ def _hidden_depths(field: Field, correspondences: Correspondences) -> Tensor:
     return torch.cat(found)
 
 
-def _cells(field: Field, frames: Tensor, pixels: Tensor) -> Tensor:
+def _cells(field: Motion, frames: Tensor, pixels: Tensor) -> Tensor:
     _, height, width = field.residual_map.shape
     column = (pixels[:, 0] / EVIDENCE_CELL_PX).long().clamp(0, width - 1)
     row = (pixels[:, 1] / EVIDENCE_CELL_PX).long().clamp(0, height - 1)

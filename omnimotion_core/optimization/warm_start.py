@@ -11,7 +11,8 @@ import torch
 from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import pixel_to_normalized
 from omnimotion_core.flow.correspondences import Correspondences
-from omnimotion_core.model.field import FAR, Field, FieldShape
+from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import FAR, FieldShape
 from omnimotion_core.video.clip import segments_of
 
 MAX_GAP = 8  # frames; the motion of farther pairs is less often one affine map

@@ -6,7 +6,7 @@ import numpy as np
 
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.errors import QueryError
-from omnimotion_core.model.field import Field, PreparedField
+from omnimotion_core.model.motion import Motion, PreparedMotion
 from omnimotion_core.trajectories.query import BYTES_PER_POINT, Source
 from omnimotion_core.video.clip import segments_of
 
@@ -23,7 +23,7 @@ class DenseFlow:
     depth: np.ndarray  # (H, W) float32, of the source pixel in the quasi-3D volume: smaller is nearer
 
 
-def dense_flow(field: Field | PreparedField, source: int, target: int, *, memory_mb: int = 512) -> DenseFlow:
+def dense_flow(field: Motion | PreparedMotion, source: int, target: int, *, memory_mb: int = 512) -> DenseFlow:
     """Flow of every pixel from frame ``source`` to frame ``target``, computed in strips that fit ``memory_mb``.
 
     Between frames on two sides of a hard cut all vectors are zero and nothing is visible.
@@ -31,7 +31,7 @@ def dense_flow(field: Field | PreparedField, source: int, target: int, *, memory
     Raises:
         QueryError: there is no such frame.
     """
-    prepared = field if isinstance(field, PreparedField) else field.prepare()
+    prepared = field.prepare() if isinstance(field, Motion) else field
     shape = prepared.shape
     for frame in (source, target):
         if not 0 <= frame < shape.num_frames:

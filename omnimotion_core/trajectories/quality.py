@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from omnimotion_core.flow.correspondences import Correspondences
-from omnimotion_core.model.field import EVIDENCE_CELL_PX, Field
+from omnimotion_core.model.motion import EVIDENCE_CELL_PX, Motion
 from omnimotion_core.trajectories.tracks import Tracks
 from omnimotion_core.video.clip import segments_of
 
@@ -30,7 +30,7 @@ class Quality:
         return np.argsort(self.confidence * self.coverage, kind="stable")
 
 
-def measure_quality(field: Field, correspondences: Correspondences, tracks: Tracks, *, seed: int = 0) -> Quality:
+def measure_quality(field: Motion, correspondences: Correspondences, tracks: Tracks, *, seed: int = 0) -> Quality:
     """The figures of ``Quality`` for a fitted field."""
     residual, coverage = _residual_and_coverage(field, correspondences, seed)
     seen = tracks.visible.sum(axis=0)
@@ -45,7 +45,7 @@ def measure_quality(field: Field, correspondences: Correspondences, tracks: Trac
 
 
 @torch.no_grad()
-def cycle_errors(field: Field, *, seed: int = 0) -> np.ndarray:
+def cycle_errors(field: Motion, *, seed: int = 0) -> np.ndarray:
     """The largest distance by which points of each frame miss themselves after two other frames, (T,) plate pixels.
 
     The two frames are chosen at random within the shot; the points keep their depth on the way, as the maps are between
@@ -53,7 +53,7 @@ def cycle_errors(field: Field, *, seed: int = 0) -> np.ndarray:
     """
     prepared, shape = field.prepare(), field.shape
     rng = np.random.default_rng(seed)
-    device = field.depth.device
+    device = field.device
     to_plate = max(shape.size[0] / shape.working_size[0], shape.size[1] / shape.working_size[1])
     worst = np.zeros(shape.num_frames)
     for segment in segments_of(shape.num_frames, shape.cuts):
@@ -70,9 +70,9 @@ def cycle_errors(field: Field, *, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def _residual_and_coverage(field: Field, correspondences: Correspondences, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _residual_and_coverage(field: Motion, correspondences: Correspondences, seed: int) -> tuple[np.ndarray, np.ndarray]:
     prepared, shape = field.prepare(), field.shape
-    device = field.depth.device
+    device = field.device
     to_plate = max(shape.size) / max(shape.working_size)
     starts = correspondences.pairs[correspondences.pair, 0]
     order = np.argsort(starts, kind="stable")

@@ -13,7 +13,7 @@ from torch import Tensor
 from omnimotion_core.coordinates import inside, rescale_pixels
 from omnimotion_core.errors import QueryError
 from omnimotion_core.events import Reporter
-from omnimotion_core.model.field import Field, PreparedField
+from omnimotion_core.model.motion import Motion, PreparedMotion
 from omnimotion_core.trajectories.tracks import Tracks
 from omnimotion_core.video.clip import segments_of
 
@@ -33,7 +33,7 @@ class Landing:
 
 
 def track_points(
-    field: Field, queries: np.ndarray, *, memory_mb: int = 512, reporter: Reporter | None = None
+    field: Motion, queries: np.ndarray, *, memory_mb: int = 512, reporter: Reporter | None = None
 ) -> Tracks:
     """Follow points through the whole clip.
 
@@ -77,7 +77,7 @@ def track_points(
     )  # fmt: skip
 
 
-def check_queries(field: Field, queries: np.ndarray) -> np.ndarray:
+def check_queries(field: Motion, queries: np.ndarray) -> np.ndarray:
     """The queries as (N, 3) float32; raises ``QueryError`` naming the first that cannot be answered."""
     queries = np.asarray(queries)
     if queries.ndim != 2 or queries.shape[1] != 3 or not np.issubdtype(queries.dtype, np.number):
@@ -100,7 +100,7 @@ def check_queries(field: Field, queries: np.ndarray) -> np.ndarray:
 class Source:
     """Points of known frames, lifted to the canonical volume."""
 
-    prepared: PreparedField
+    prepared: PreparedMotion
     frames: Tensor  # (P,) int64
     local: Tensor  # (P, 3)
     canonical: Tensor  # (P, 3)
@@ -108,9 +108,9 @@ class Source:
 
     @classmethod
     @torch.no_grad()
-    def at(cls, prepared: PreparedField, frames: np.ndarray, plate_pixels: np.ndarray) -> "Source":
+    def at(cls, prepared: PreparedMotion, frames: np.ndarray, plate_pixels: np.ndarray) -> "Source":
         """Points (P, 2) of ``frames`` (P,)."""
-        device = prepared.field.depth.device
+        device = prepared.device
         t = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
         pixels = torch.from_numpy(np.ascontiguousarray(plate_pixels, dtype=np.float32)).to(device)
         shape = prepared.shape
@@ -128,11 +128,9 @@ class Source:
         width, height = shape.size
         x, y = positions.unbind(-1)
         on_picture = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
-        margin = prepared.field.occlusion_margin
-        behind = local[:, 2] - prepared.depth_at(to, local[:, :2])
-        visible = on_picture & (behind <= margin)
+        shown, decided = prepared.shown(to, local)
+        visible = on_picture & shown
         trust = self._trust(to, local, count)
-        decided = 1 - 0.5 * torch.exp(-(behind - margin).abs() / (0.5 * margin))  # half where depth is a toss-up
         confidence = trust * torch.where(on_picture, decided, torch.ones_like(trust))
         return Landing(positions, local[:, 2], visible, confidence)
 

@@ -5,7 +5,7 @@ import numpy as np
 from omnimotion_core.config import TracksConfig
 from omnimotion_core.coordinates import pixel_to_raster
 from omnimotion_core.errors import ClipError
-from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import Motion
 from omnimotion_core.trajectories.query import track_points
 from omnimotion_core.video.clip import Clip
 
@@ -13,7 +13,7 @@ SEED_FRAMES = 12  # frames, evenly over the clip and at each cut, that are looke
 FIRST_SHARE = 0.5  # of all tracks begin on the first frame of the grid
 
 
-def seed_queries(field: Field, clip: Clip, config: TracksConfig) -> np.ndarray:
+def seed_queries(field: Motion, clip: Clip, config: TracksConfig) -> np.ndarray:
     """Queries (N, 3) as (t, x, y), N at most ``config.max_tracks``.
 
     The grid's spacing is such that half of the tracks cover one frame; the others go where surfaces come into view.

@@ -8,7 +8,9 @@ import torch
 
 from omnimotion_core.config import ModelConfig
 from omnimotion_core.errors import RunError
-from omnimotion_core.model.field import Field, FieldShape, load_field, save_field
+from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import FieldShape
+from omnimotion_core.model.storage import load_field, save_field
 from omnimotion_core.trajectories.quality import cycle_errors
 
 SHAPE = FieldShape(size=(64, 48), working_size=(64, 48), num_frames=5, cuts=(3,))

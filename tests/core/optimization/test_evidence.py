@@ -2,7 +2,8 @@ import numpy as np
 import torch
 
 from omnimotion_core.flow.correspondences import Correspondences
-from omnimotion_core.model.field import EVIDENCE_CELL_PX, Field
+from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import EVIDENCE_CELL_PX
 from omnimotion_core.optimization.evidence import best_margin
 
 

@@ -5,7 +5,7 @@ import torch
 from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import normalized_to_pixel, pixel_grid, pixel_to_normalized
 from omnimotion_core.flow.correspondences import Correspondences
-from omnimotion_core.model.field import FAR, FieldShape
+from omnimotion_core.model.motion import FAR, FieldShape
 from omnimotion_core.optimization.warm_start import (
     initial_depth,
     pair_motions,

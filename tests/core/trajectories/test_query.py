@@ -9,7 +9,8 @@ from omnimotion_core.coordinates import rescale_pixels
 from omnimotion_core.errors import QueryError
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.evaluation.tapvid import queries_for, tapvid_metrics
-from omnimotion_core.model.field import Field, FieldShape
+from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.trajectories.query import track_points
 
 
