@@ -12,7 +12,7 @@ MAX_MATCHES = 1_000_000  # looked at; more change nothing
 CHUNK = 65_536
 RESIDUAL_CLIP_PX = 20.0
 FULL_SUPPORT = 0.25  # of the mean number of matches a cell: from about here on a cell counts as well supported
-MARGINS = torch.linspace(0.1, 0.8, 40)  # of depth; matched points lie closer to the surface than unmatched ones do
+MARGINS = torch.linspace(0.2, 0.8, 31)  # of depth; matched points lie nearer to the surface than unmatched ones do
 MIN_HIDDEN = 200
 
 
