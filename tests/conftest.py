@@ -55,6 +55,24 @@ def clips() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of what published networks computed."""
+    folder = Path(os.environ.get("OMNIMOTION_GOLDEN", ROOT.parent / "shared" / "golden"))
+    if not folder.is_dir():
+        pytest.skip(f"no golden data in {folder}: set OMNIMOTION_GOLDEN to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """The folder of real pretrained weights."""
+    folder = Path(os.environ.get("OMNIMOTION_WEIGHTS", ROOT.parent / "shared" / "weights"))
+    if not folder.is_dir():
+        pytest.skip(f"no pretrained weights in {folder}: set OMNIMOTION_WEIGHTS to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
     return ROOT
