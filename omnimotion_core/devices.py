@@ -60,6 +60,11 @@ def choose_threads(asked: int) -> int:
     return min(limits)
 
 
+def free_memory() -> int:
+    """Bytes of main memory that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
 @contextmanager
 def computing(device: "torch.device", threads: int) -> Iterator[None]:
     """torch on so many threads, with the same result each time where torch can promise that; put back afterwards."""

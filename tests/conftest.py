@@ -43,6 +43,7 @@ def _seeded() -> None:
 def _no_user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what a test caches out of the home folder of whoever runs it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("OMNIMOTION_WEIGHTS_CACHE", str(tmp_path_factory.getbasetemp() / "weights"))
 
 
 @pytest.fixture(scope="session")

@@ -131,6 +131,15 @@ def find_best() -> tuple[str, Path] | None:
     return None
 
 
+def format_list() -> str:
+    """All known weights and whether they are here, for a person, without the last newline."""
+    lines = [f"in {cache_folder()}:"]
+    for weights in KNOWN:
+        state = f"here as {weights.file}" if cached(weights) else f"not here, {weights.size_mb} MB"
+        lines += [f"{weights.name:<11} --flow {weights.estimator:<11} {state}", f"{'':<11} {weights.terms}"]
+    return "\n".join(lines)
+
+
 def require_known_hash(path: Path) -> None:
     """Refuse a file that has the name of known weights and another content.
 

@@ -23,6 +23,7 @@ MIN_WINDOW = 18  # pixels at a quarter of the size, twice the side of the local 
 class GmFlowEstimator(LearnedFlow):
     """GMFlow with two scales; needs no first guess, since it matches every pixel with every other."""
 
+    name = "gmflow"
     resizes = True  # see ``choose_size``
 
     def _read(self, path: Path) -> nn.Module:

@@ -10,17 +10,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from omnimotion_core.coordinates import Size
+from omnimotion_core.devices import free_memory
 from omnimotion_core.files import sha256_of
+from omnimotion_core.flow.weights import find_weights
 
 MAX_BATCH = 8  # pairs; more fill no GPU better
-FREE_SHARE = 0.5  # of a GPU's free memory that a batch may take
+FREE_SHARE = 0.5  # of the free memory that pairs under way may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,26 +42,30 @@ class LearnedFlow(ABC):
     """An estimator with a network; a subclass says what the network is and how it is asked.
 
     Args:
-        weights: the file to read; ``load`` reads it.
+        weights: the file; a known one from the cache folder when not given. It is looked for by ``load``.
         device: where to compute.
     """
 
+    name: ClassVar[str]  # as ``--flow`` takes it
     refines = False
     resizes = False  # whether pictures are brought here to the size that suits the network
 
-    def __init__(self, weights: Path, device: torch.device) -> None:
-        self.weights, self.device = weights, device
+    def __init__(self, weights: str | Path | None, device: torch.device) -> None:
+        self.device = device
+        self._given = None if weights is None else str(weights)
         self._network: nn.Module | None = None
         self._loading = threading.Lock()
-        self._running: AbstractContextManager[Any] = nullcontext() if device.type == "cpu" else threading.Lock()
+        self._running: AbstractContextManager[Any] = threading.Lock()
 
     def pairs(self) -> Iterable[tuple[int, int]] | None:
         """None: any pair can be had."""
         return None
 
-    def load(self) -> str:
-        """Read the weights, where that was not done yet.
+    def load(self, size: Size) -> str:
+        """Find and read the weights, where that was not done yet.
 
+        Args:
+            size: of the pictures to come. On a CPU so many of them are computed at once as the memory has room for.
         Returns:
             The file's SHA-256.
         Raises:
@@ -67,16 +73,18 @@ class LearnedFlow(ABC):
         """
         with self._loading:
             if self._network is None:
+                self.weights = find_weights(self.name, self._given)
                 network = self._read(self.weights).eval().requires_grad_(False)
                 self._network = network.to(self.device)
+                if self.device.type == "cpu":
+                    self._running = threading.BoundedSemaphore(self._affordable(size, free_memory()))
         return sha256_of(self.weights)
 
     def batch(self, size: Size) -> int:
         """How many pairs of pictures of this size to give at once: 1 on a CPU, where threads take a pair each."""
         if self.device.type != "cuda":
             return 1
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return int(min(max(FREE_SHARE * free // self._pair_bytes(size), 1), MAX_BATCH))
+        return min(self._affordable(size, torch.cuda.mem_get_info(self.device)[0]), MAX_BATCH)
 
     def prepare(self, t: int, picture: np.ndarray) -> Prepared:
         """The picture's features, for all pairs that it is part of."""
@@ -106,10 +114,12 @@ class LearnedFlow(ABC):
 
     @property
     def network(self) -> Any:
-        """The network, loaded where it was not."""
-        if self._network is None:
-            self.load()
+        """The network, once it is loaded."""
+        assert self._network is not None, "load() comes first"
         return self._network
+
+    def _affordable(self, size: Size, free_bytes: int) -> int:
+        return max(int(FREE_SHARE * free_bytes // self._pair_bytes(size)), 1)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()

@@ -22,6 +22,7 @@ VOLUME_SHARE = 0.4  # of a GPU's free memory, for a batch
 class RaftFlow(LearnedFlow):
     """RAFT from weights of either published layout; ``initial`` is where its updates start from."""
 
+    name = "raft"
     refines = True
     small = False
 
@@ -71,6 +72,7 @@ class RaftFlow(LearnedFlow):
 class RaftSmallFlow(RaftFlow):
     """RAFT-S: a fifth of the weights."""
 
+    name = "raft-small"
     small = True
 
 

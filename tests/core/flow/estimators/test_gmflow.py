@@ -16,7 +16,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def gmflow(weights: Path) -> GmFlowEstimator:
-    return GmFlowEstimator(weights / "gmflow.pth", CPU)
+    estimator = GmFlowEstimator(weights / "gmflow.pth", CPU)
+    estimator.load((128, 96))
+    return estimator
 
 
 @pytest.mark.parametrize("splits", [(2, 8), (2, 4)])
