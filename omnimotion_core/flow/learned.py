@@ -11,6 +11,7 @@ from omnimotion_core.config import FlowConfig
 from omnimotion_core.devices import computing
 from omnimotion_core.errors import FlowError
 from omnimotion_core.events import Reporter
+from omnimotion_core.files import sha256_of
 from omnimotion_core.flow.estimators import LearnedEstimator, create_estimator
 from omnimotion_core.flow.matching import Both, FrameBank, estimate, input_size
 from omnimotion_core.flow.pairs import Pair
@@ -89,9 +90,9 @@ def plan_learned(
     if plan is not None:
         if plan.estimator is None:
             return None
-        estimator, sha256 = _open(plan.estimator, choice, reporter, stack)
-        if sha256 != plan.weights_sha256:
-            raise FlowError(f"the flow stage began with other weights than {estimator.weights}",
+        estimator, weights = _open(plan.estimator, choice, reporter, stack)
+        if sha256_of(weights) != plan.weights_sha256:
+            raise FlowError(f"the flow stage began with other weights than {weights}",
                             f"bring back those, or delete {folder} to begin anew")  # fmt: skip
         return LearnedFields(clip, config, estimator, plan)
 
@@ -102,13 +103,13 @@ def plan_learned(
         if long and config.learned_budget_s > 0:
             reporter.note("flow: DIS alone; learned flow is better over long distances: omnimotion weights get gmflow")
         return None
-    estimator, sha256 = _open(best[0], choice, reporter, stack)
+    estimator, weights = _open(best[0], choice, reporter, stack)
     fields = LearnedFields(clip, config, estimator, Plan())
     reporter.check()
     seconds = fields.seconds_per_pair(long, pool, threads)
     every, closures = choose_pairs(choice.pairs, choice.num_closures, seconds, config.learned_budget_s)
     fields.plan = Plan(
-        estimator=best[0] if every else None, weights_sha256=sha256, every=every, closures=closures,
+        estimator=best[0] if every else None, weights_sha256=sha256_of(weights), every=every, closures=closures,
         seconds_per_pair=round(seconds, 3),
     ).keep(folder)  # fmt: skip
     reporter.note(_describe(best[0], fields.plan, choice))
@@ -117,25 +118,25 @@ def plan_learned(
 
 def load_learned(
     estimator: LearnedEstimator, clip: Clip, config: FlowConfig, reporter: Reporter, stack: ExitStack
-) -> str:
+) -> Path:
     """Make ``estimator`` ready; the terms of its weights are told once.
 
     Args:
         stack: keeps torch to one thread for each pair, so that the result does not depend on how many there are.
     Returns:
-        The weights' SHA-256.
+        The file of weights.
     Raises:
         FlowError: the weights are absent or cannot be used.
     """
-    sha256 = estimator.load(input_size(estimator, clip.working_size, config.long_side))
+    weights = estimator.load(input_size(estimator, clip.working_size, config.long_side))
     stack.enter_context(computing(estimator.device, 1))
-    terms = terms_to_show(estimator.weights)
+    terms = terms_to_show(weights)
     if terms is not None:
         reporter.note(terms)
-    return sha256
+    return weights
 
 
-def _open(name: str, choice: Choice, reporter: Reporter, stack: ExitStack) -> tuple[LearnedEstimator, str]:
+def _open(name: str, choice: Choice, reporter: Reporter, stack: ExitStack) -> tuple[LearnedEstimator, Path]:
     estimator = create_estimator(name, choice.clip, device=choice.device)
     assert isinstance(estimator, LearnedEstimator)
     return estimator, load_learned(estimator, choice.clip, choice.config, reporter, stack)

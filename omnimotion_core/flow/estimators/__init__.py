@@ -63,10 +63,9 @@ class LearnedEstimator(Estimator, Protocol):
 
     device: "torch.device"
     resizes: bool  # whether it brings pictures to the size that suits it; else they come at matching size
-    weights: Path  # the file, once it is loaded
 
-    def load(self, size: Size) -> str:
-        """Find and read the weights; pictures of ``size`` are to come. Gives the file's SHA-256."""
+    def load(self, size: Size) -> Path:
+        """Find and read the weights, and tell their file; pictures of ``size`` are to come."""
         ...
 
     def batch(self, size: Size) -> int:

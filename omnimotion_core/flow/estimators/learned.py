@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from omnimotion_core.coordinates import Size
 from omnimotion_core.devices import free_memory
-from omnimotion_core.files import sha256_of
 from omnimotion_core.flow.weights import find_weights
 
 MAX_BATCH = 8  # pairs; more fill no GPU better
@@ -61,24 +60,24 @@ class LearnedFlow(ABC):
         """None: any pair can be had."""
         return None
 
-    def load(self, size: Size) -> str:
+    def load(self, size: Size) -> Path:
         """Find and read the weights, where that was not done yet.
 
         Args:
             size: of the pictures to come. On a CPU so many of them are computed at once as the memory has room for.
         Returns:
-            The file's SHA-256.
+            The file.
         Raises:
             FlowError: it is absent, damaged, or of another network.
         """
         with self._loading:
+            path = find_weights(self.name, self._given)
             if self._network is None:
-                self.weights = find_weights(self.name, self._given)
-                network = self._read(self.weights).eval().requires_grad_(False)
+                network = self._read(path).eval().requires_grad_(False)
                 self._network = network.to(self.device)
                 if self.device.type == "cpu":
                     self._running = threading.BoundedSemaphore(self._affordable(size, free_memory()))
-        return sha256_of(self.weights)
+        return path
 
     def batch(self, size: Size) -> int:
         """How many pairs of pictures of this size to give at once: 1 on a CPU, where threads take a pair each."""
