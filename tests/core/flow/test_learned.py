@@ -15,6 +15,7 @@ from omnimotion_core.errors import FlowError
 from omnimotion_core.events import Event, Noted, Reporter
 from omnimotion_core.flow.blocks import FlowBlocks
 from omnimotion_core.flow.correspondences import Correspondences
+from omnimotion_core.flow.estimators import gmflow
 from omnimotion_core.flow.estimators.learned import LearnedFlow
 from omnimotion_core.flow.estimators.raft import RaftSmallFlow
 from omnimotion_core.flow.learned import LearnedFields
@@ -123,9 +124,13 @@ def test_without_time_auto_is_dis(clip: Clip, tmp_path: Path, have_gmflow: Path,
     assert plan.estimator is None
 
 
-def test_a_finished_stage_is_read_without_weights(clip: Clip, tmp_path: Path, golden: Path, cache: Path) -> None:
+def test_a_finished_stage_is_read_without_weights(
+    clip: Clip, tmp_path: Path, golden: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnimotion_core.flow.estimators.raft.ITERATIONS", 1)
     weights = str(shutil.copy(golden / "raft_small_torchvision_layout.pth", tmp_path / "mine.pth"))
-    config = FlowConfig(**{**vars(CONFIG), "gaps": (1,), "estimator": "raft-small", "weights": weights})
+    config = FlowConfig(**{**vars(CONFIG), "gaps": (1,), "estimator": "raft-small", "weights": weights,
+                           "max_cycle_error_px": 50.0, "max_appearance_error": 100.0})  # fmt: skip
     found, notes = find(clip, tmp_path / "a", config)
     assert len(found.pairs) == 10
     assert notes == []
