@@ -51,7 +51,7 @@ class GmFlowEstimator(LearnedFlow):
 
     def _pair_bytes(self, size: Size) -> int:
         (width, height), _ = choose_size(size)
-        return width * height * 4000  # measured: features of both scales, both directions, and the widest layer
+        return width * height * 5500  # measured
 
 
 def choose_size(picture: Size) -> tuple[Size, tuple[int, int]]:
