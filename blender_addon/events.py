@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One JSON line of the core's standard output → one event record; needs neither Blender nor the core.
 
-The core speaks protocol 1: first ``started``, then ``stage``, ``progress``, ``warning`` and ``artifact``, last exactly
-one of ``finished``, ``cancelled`` and ``error``. Events and fields that a newer core adds are skipped.
+The core speaks protocol 1: first ``started``, then ``stage``, ``progress``, ``note``, ``warning`` and ``artifact``,
+last exactly one of ``finished``, ``cancelled`` and ``error``. Events and fields that a newer core adds are skipped.
 """
 
 import dataclasses
@@ -40,6 +40,13 @@ class Progress:
     stage: str
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something of interest that is no reason to act."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,12 @@ class Log:
     text: str
 
 
-Event = Started | Stage | Progress | Warned | Artifact | Finished | Cancelled | Failed | Log
+Event = Started | Stage | Progress | Noted | Warned | Artifact | Finished | Cancelled | Failed | Log
 LAST = (Finished, Cancelled, Failed)  # after one of these the core says nothing more
 
 _RECORDS = {
-    "started": Started, "stage": Stage, "progress": Progress, "warning": Warned, "artifact": Artifact,
-    "finished": Finished, "cancelled": Cancelled, "error": Failed,
+    "started": Started, "stage": Stage, "progress": Progress, "note": Noted, "warning": Warned,
+    "artifact": Artifact, "finished": Finished, "cancelled": Cancelled, "error": Failed,
 }  # fmt: skip
 
 

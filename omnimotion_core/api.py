@@ -27,6 +27,7 @@ def track(
     settings: Mapping[str, Any] | None = None,
     frames: tuple[int, int] | None = None,
     flow: str | Path | None = None,
+    weights: str | Path | None = None,
     mask: str | Path | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -43,6 +44,7 @@ def track(
         settings: changes to the preset, nested as in ``Config.to_dict()``.
         frames: first and last frame, inclusive: file numbers of a sequence, counted from 1 in a movie.
         flow: an estimator's name, or a folder of flow made elsewhere.
+        weights: the file of a learned estimator.
         mask: an image or a sequence; white is tracked.
         seed: of everything random.
         device: auto, cpu, cuda or mps.
@@ -54,8 +56,8 @@ def track(
         Cancelled: the reporter asked to stop; the same call goes on.
     """
     config = make_config(
-        preset, settings, frames=frames, flow=flow, mask=mask, seed=seed, device=device, threads=threads,
-        allow_gaps=allow_gaps,
+        preset, settings, frames=frames, flow=flow, weights=weights, mask=mask, seed=seed, device=device,
+        threads=threads, allow_gaps=allow_gaps,
     )  # fmt: skip
     return Run(pipeline.track(clip, out, config, reporter=reporter or Reporter()))
 
@@ -66,6 +68,7 @@ def make_config(
     *,
     frames: tuple[int, int] | None = None,
     flow: str | Path | None = None,
+    weights: str | Path | None = None,
     mask: str | Path | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -82,10 +85,12 @@ def make_config(
     config = Config.from_preset(preset or base).override(changes)
     estimator = str(flow) if flow is not None else config.flow.estimator
     matte = str(mask) if mask is not None else config.video.mask
+    file = str(weights) if weights is not None else config.flow.weights
     video = {"mask": None if matte is None else os.path.abspath(matte), "frames": frames, "allow_gaps": allow_gaps}
     named = {
         "seed": seed, "device": device, "threads": threads, "video": _given(video),
-        "flow": {"estimator": os.path.abspath(estimator) if _is_path(estimator) else estimator},
+        "flow": {"estimator": os.path.abspath(estimator) if _is_path(estimator) else estimator,
+                 "weights": None if file is None else os.path.abspath(file)},
     }  # fmt: skip
     return config.override(_given(named))
 

@@ -228,6 +228,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--preset", metavar="NAME", help="draft, standard (the default) or paper")
     demo.add_argument("--config", metavar="FILE", type=Path, help="JSON with changes to the preset")
 
+    weights = add("weights", "pretrained weights for learned flow: what is known, and the asked-for download")
+    weights.add_argument("action", metavar="list|get", choices=("list", "get"))
+    weights.add_argument("name", metavar="NAME", nargs="?", help="which weights to get, as `weights list` calls them")
+
     doctor = add("doctor", "what this machine has, what is missing and how to mend it", resumable=False)
     doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -249,7 +253,9 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--frames", metavar="A-B", type=_frames,
                          help="first and last frame: file numbers of a sequence, counted from 1 in a movie")
     command.add_argument("--flow", metavar="NAME|DIR",
-                         help="dis, another estimator's name, or a folder of flow made elsewhere")
+                         help="auto (the default: DIS, and learned flow where its weights are here), dis, raft, "
+                              "raft-small, gmflow, another estimator's name, or a folder of flow made elsewhere")
+    command.add_argument("--weights", metavar="FILE", help="the weights of raft, raft-small or gmflow")
     command.add_argument("--mask", metavar="PATH", help="an image or a sequence; white is tracked")
     command.add_argument("--seed", metavar="N", type=int, help="of everything random")
     command.add_argument("--allow-gaps", action="store_const", const=True,

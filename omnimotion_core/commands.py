@@ -30,7 +30,7 @@ def prepare(options: Namespace, reporter: Reporter) -> None:
     if options.clip is not None:
         pipeline.track(options.clip, options.run, _config(options), reporter=reporter, stages=STAGES[:1])
         return
-    settings = ("preset", "frames", "flow", "mask", "seed", "allow_gaps", "config")
+    settings = ("preset", "frames", "flow", "weights", "mask", "seed", "allow_gaps", "config")
     if any(getattr(options, name) is not None for name in settings):
         raise ConfigError("prepare without --clip takes its settings from the run folder", "add --clip CLIP")
     _stage("prepare", options, reporter)
@@ -100,11 +100,31 @@ def demo(options: Namespace, reporter: Reporter) -> None:
     print(text, flush=True)
 
 
+def weights(options: Namespace, reporter: Reporter) -> None:
+    """List the known weights, or fetch some into the cache folder."""
+    from omnimotion_core.flow.weights import format_list, known_weights, terms_to_show
+
+    if options.action == "list":
+        if options.name is not None:
+            raise ConfigError(f"weights list takes no {options.name!r}", "leave it away")
+        print(format_list(), flush=True)
+        return
+    if options.name is None:
+        raise ConfigError("weights get needs a name", "run `omnimotion weights list` for the names")
+    from omnimotion_core.flow.download import fetch
+
+    path = fetch(known_weights(options.name), reporter)
+    terms = terms_to_show(path)
+    if terms is not None:
+        reporter.note(terms)
+    reporter.artifact("weights", path)
+
+
 def _config(options: Namespace) -> Config:
     return make_config(
         options.preset, None if options.config is None else _read_settings(options.config), frames=options.frames,
-        flow=options.flow, mask=options.mask, seed=options.seed, device=options.device, threads=options.threads,
-        allow_gaps=options.allow_gaps,
+        flow=options.flow, weights=options.weights, mask=options.mask, seed=options.seed, device=options.device,
+        threads=options.threads, allow_gaps=options.allow_gaps,
     )  # fmt: skip
 
 

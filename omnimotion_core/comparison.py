@@ -22,7 +22,7 @@ def compare(results: Results, truth: Truth, mode: QueryMode, *, reporter: Report
     from omnimotion_core.flow.stage import adjacent_flow
 
     clip = results.clip
-    estimate = adjacent_flow(clip, results.config.flow)
+    estimate = adjacent_flow(clip, results.config.flow, results.config.device)
     queries, rows = queries_for(truth, mode)
     last, steps = clip.num_frames - 1, 2 * (clip.num_frames - 1)  # forward, then backward over the clip
     done = 0

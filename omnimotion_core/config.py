@@ -48,7 +48,9 @@ class VideoConfig:
 class FlowConfig:
     """Which pairs of frames are matched, how, and which matches are trusted to supervise the model."""
 
-    estimator: str = "dis"  # a name, or a folder of flow made elsewhere
+    estimator: str = "auto"  # a name, or a folder of flow made elsewhere; auto: DIS, and learned flow where it is here
+    weights: str | None = None  # a learned estimator's file; None: a known one from the cache folder
+    learned_budget_s: float = 300.0  # what auto may spend on learned flow; 0: none
     long_side: int = 512  # small frames are enlarged (twice at most) towards this side for matching, pixels
     gaps: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # frame distances that are matched
     keyframe_step: int = 8  # every so many frames one is compared with the others for loop closures; 0: none
@@ -59,6 +61,8 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.estimator), "flow.estimator", repr(self.estimator), "name an estimator, such as dis")
+        _require(self.learned_budget_s >= 0, "flow.learned_budget_s", self.learned_budget_s,
+                 "set it to 0 (off) or more")
         _require(len(self.gaps) > 0 and self.gaps[0] == 1 and list(self.gaps) == sorted(set(self.gaps)),
                  "flow.gaps", self.gaps, "give rising distances that begin with 1")
         _require(self.long_side >= 64, "flow.long_side", self.long_side, "set it to 64 or more")
@@ -226,7 +230,7 @@ class Config:
             return cls(
                 preset="draft",
                 video=VideoConfig(long_side=512),
-                flow=FlowConfig(long_side=320, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000),
+                flow=FlowConfig(long_side=320, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000, learned_budget_s=60.0),
                 fit=FitConfig(steps=400),
             )
         if preset == "paper":

@@ -60,6 +60,11 @@ def choose_threads(asked: int) -> int:
     return min(limits)
 
 
+def free_memory() -> int:
+    """Bytes of main memory that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
 @contextmanager
 def computing(device: "torch.device", threads: int = 1) -> Iterator[None]:
     """torch with the same result each time where it can promise that; put back afterwards.

@@ -1,7 +1,7 @@
 """What a running job says, as records and as JSON lines.
 
 Under ``--events`` standard output carries one JSON object a line: first ``started`` with the protocol's
-number, then ``stage``, ``progress``, ``warning`` and ``artifact``, last exactly one of ``finished``,
+number, then ``stage``, ``progress``, ``note``, ``warning`` and ``artifact``, last exactly one of ``finished``,
 ``cancelled`` and ``error``. A reader skips events and fields it does not know and refuses another protocol.
 """
 
@@ -56,6 +56,14 @@ class Progress(Event):
     stage: str
     done: int
     total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Event):
+    """Something of interest that is no reason to act: what was decided, the terms of something used."""
+
+    name = "note"
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +134,10 @@ class Reporter:
         """Raise ``Cancelled`` when the user asked to stop."""
         if self.cancelled():
             raise Cancelled
+
+    def note(self, message: str) -> None:
+        """Tell what was decided, or the terms of something that is used."""
+        self.emit(Noted(message=message))
 
     def warning(self, message: str) -> None:
         """Tell something that does not stop the job."""

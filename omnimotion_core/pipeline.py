@@ -47,11 +47,12 @@ def track(
         OmniMotionError: the clip, the settings or the folder cannot be used.
         Cancelled: the user asked to stop; the same call goes on.
     """
-    from omnimotion_core.flow.estimators import check_estimator
+    from omnimotion_core.flow.estimators import check_estimator, require_estimator
     from omnimotion_core.video.source import identify
 
     check_kinds(config.export.kinds)
     check_estimator(config.flow.estimator)
+    require_estimator(config.flow)
     if "fit" in stages:
         choose_device(config.device)
     return _track(identify(str(clip), config.video), out, config, reporter, stages)
@@ -244,7 +245,7 @@ class _Job:
 
         results = self._results
         find_correspondences(results.clip, self.run.correspondences, self.config.flow, seed=self.config.seed,
-                             threads=results.threads, reporter=reporter)
+                             threads=results.threads, reporter=reporter, device=self.config.device)
         return [self.run.correspondences]
 
     def _fit(self, reporter: Reporter) -> list[Path]:
@@ -320,7 +321,7 @@ def _find_chunk(run: RunFolder, chunk: Chunk, reporter: Reporter, threads: int |
         results = Results(run, threads=threads)
         reporter.stage("flow")
         find_correspondences(results.clip, run.correspondences, results.config.flow, seed=results.config.seed,
-                             threads=results.threads, reporter=reporter, chunk=chunk)
+                             threads=results.threads, reporter=reporter, chunk=chunk, device=results.config.device)
 
 
 def _require_before(run: RunFolder, stage: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from omnimotion_core.events import Artifact, CancelledEvent, Event, Failed, Finished, Progress, Stage, Warned
+from omnimotion_core.events import Artifact, CancelledEvent, Event, Failed, Finished, Noted, Progress, Stage, Warned
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -61,6 +61,8 @@ class TerminalSink:
                 self._begin_stage(event.stage, f"{event.index + 1}/{event.count} " if event.count > 1 else "")
             case Progress():
                 self._advance(event)
+            case Noted():
+                self._say(event.message)
             case Warned():
                 self._say(f"warning: {event.message}", "yellow")
             case Artifact():

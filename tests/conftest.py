@@ -43,6 +43,7 @@ def _seeded() -> None:
 def _no_user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what a test caches out of the home folder of whoever runs it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("OMNIMOTION_WEIGHTS_CACHE", str(tmp_path_factory.getbasetemp() / "weights"))
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +61,15 @@ def golden() -> Path:
     folder = Path(os.environ.get("OMNIMOTION_GOLDEN", ROOT.parent / "shared" / "golden"))
     if not folder.is_dir():
         pytest.skip(f"no golden data in {folder}: set OMNIMOTION_GOLDEN to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """The folder of real pretrained weights."""
+    folder = Path(os.environ.get("OMNIMOTION_WEIGHTS", ROOT.parent / "shared" / "weights"))
+    if not folder.is_dir():
+        pytest.skip(f"no pretrained weights in {folder}: set OMNIMOTION_WEIGHTS to their folder")
     return folder
 
 

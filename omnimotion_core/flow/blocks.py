@@ -1,17 +1,20 @@
 """Matching the pairs of one block after the other: from flow to the matches that are kept."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.flow.consistency import match_weight, reached
 from omnimotion_core.flow.correspondences import Block, join
-from omnimotion_core.flow.estimators import Estimator
+from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
 from omnimotion_core.flow.homography import find_homography
-from omnimotion_core.flow.matching import Direction, FrameBank, Guess, PairMatcher, matching_size
+from omnimotion_core.flow.learned import LearnedFields
+from omnimotion_core.flow.matching import Both, Direction, FrameBank, Guess, PairMatcher, estimate, input_size
 from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap
 from omnimotion_core.video.clip import Clip
 
@@ -50,17 +53,23 @@ class TrackBlocks:
 
 
 class FlowBlocks:
-    """Matches block after block, handing on the guesses that a later block needs."""
+    """Matches block after block, handing on the guesses that a later block needs.
+
+    Args:
+        learned: fields that are candidates besides the estimator's own flow.
+    """
 
     def __init__(
-        self, clip: Clip, config: FlowConfig, estimator: Estimator, pool: ThreadPoolExecutor, seed: int
-    ) -> None:
-        self.clip, self.config, self.pool, self.seed = clip, config, pool, seed
+        self, clip: Clip, config: FlowConfig, estimator: Estimator, pool: ThreadPoolExecutor, seed: int,
+        learned: LearnedFields | None = None,
+    ) -> None:  # fmt: skip
+        self.clip, self.config, self.pool, self.seed, self.learned = clip, config, pool, seed, learned
         window = BLOCK + max(config.gaps)
-        size = matching_size(clip.working_size, config.long_side)
+        size = input_size(estimator, clip.working_size, config.long_side)
         self.bank = FrameBank(clip, estimator, size, capacity=window, needs_features=estimator.refines)
         self.matcher = PairMatcher(self.bank, config)
         self.any_pair = estimator.pairs() is None
+        self.batch = estimator.batch(size) if isinstance(estimator, LearnedEstimator) else 1  # pairs at once, on a GPU
         self.guesses: dict[Pair, Guess] = {}
         self.ready: dict[Pair, Block] = {}
 
@@ -73,7 +82,9 @@ class FlowBlocks:
         done = 0
         for gap in sorted({pair.gap for pair in needed}):
             level = sorted(pair for pair in needed if pair.gap == gap and not self._is_ready(pair, wanted))
-            for pair, arrays in zip(level, self.pool.map(self._match, level), strict=True):
+            direct, learned = self._in_batches(level), {} if self.learned is None else self.learned.in_batches(level)
+            work = partial(self._match, direct=direct, learned=learned)
+            for pair, arrays in zip(level, self.pool.map(work, level), strict=True):
                 self.ready[pair] = arrays
                 done += pair in wanted
                 on_pair(done)
@@ -103,16 +114,30 @@ class FlowBlocks:
             return None
         return Pair(pair.first, pair.first + middle), Pair(pair.first + middle, pair.second)
 
-    def _match(self, pair: Pair) -> Block:
-        halves = self._halves(pair) if self.any_pair else None
-        guesses = None
-        if halves is not None and all(half in self.guesses for half in halves):
-            guesses = self.guesses[halves[0]], self.guesses[halves[1]]
+    def _match(self, pair: Pair, direct: dict[Pair, Both], learned: dict[Pair, Both]) -> Block:
+        """The matches of ``pair``; ``direct`` and ``learned`` hold the flow that was computed in batches."""
+        own = direct.get(pair) or estimate(self.bank, [pair], [self._start(pair)])[0]
+        field = learned.get(pair) or (None if self.learned is None else self.learned.alone(pair))
         by_homography = pair.gap & (pair.gap - 1) == 0 or pair.gap not in self.config.gaps
-        directions = self.matcher.match(pair, guesses=guesses, by_homography=by_homography)
+        directions = self.matcher.match(pair, direct=own, by_homography=by_homography, learned=field)
         if any(pair.gap < gap for gap in self.config.gaps):
             self.guesses[pair] = self.matcher.guess(directions)
         return self._sampled(pair, directions)
+
+    def _in_batches(self, level: list[Pair]) -> dict[Pair, Both]:
+        """The estimator's own flow of all pairs where it computes several at once; else nothing."""
+        if self.batch == 1:
+            return {}
+        groups = [level[start : start + self.batch] for start in range(0, len(level), self.batch)]
+        flows = [estimate(self.bank, group, [self._start(pair) for pair in group]) for group in groups]
+        return dict(zip(level, itertools.chain.from_iterable(flows), strict=True))
+
+    def _start(self, pair: Pair) -> Both | None:
+        """A first guess from the flow of the two halves of the pair's distance, where that was kept."""
+        halves = self._halves(pair) if self.any_pair else None
+        if halves is None or not all(half in self.guesses for half in halves):
+            return None
+        return self.matcher.start((self.guesses[halves[0]], self.guesses[halves[1]]))
 
     def _sampled(self, pair: Pair, directions: tuple[Direction, Direction]) -> Block:
         """The matches of both directions that are kept."""

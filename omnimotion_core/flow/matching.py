@@ -1,8 +1,9 @@
 """Flow of a pair of frames in both directions: several candidates, and at each pixel the one that proves best.
 
 A candidate starts from the flow of the two halves of the pair's distance (long motion in short steps, without
-accumulating their drift), another from the homography of matched features (a moving camera, a loop closure). At each
-pixel the candidate with the smaller sum of round-trip error and difference of color is kept.
+accumulating their drift), another from the homography of matched features (a moving camera, a loop closure). Where a
+learned field is at hand it is a third, and a fourth is what the estimator makes of it: finer where the field is right.
+At each pixel the candidate with the smaller sum of round-trip error and difference of color is kept.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -10,6 +11,7 @@ are enlarged, which halves DIS's error on them); and the *memo* size, at which f
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.coordinates import Size, pixel_grid
 from omnimotion_core.flow.consistency import appearance_error, compose, cycle_error, resize_flow
-from omnimotion_core.flow.estimators import Estimator
+from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.video.clip import Clip
@@ -116,10 +118,31 @@ def matching_size(working: Size, long_side: int) -> Size:
     return round(working[0] * scale), round(working[1] * scale)
 
 
+def input_size(estimator: Estimator, working: Size, long_side: int) -> Size:
+    """The size of the pictures that ``estimator`` is given."""
+    return working if getattr(estimator, "resizes", False) else matching_size(working, long_side)
+
+
 def memo_size(working: Size) -> Size:
     """The size at which first guesses are kept."""
     scale = min(MEMO_LONG_SIDE / max(working), 1.0)
     return max(round(working[0] * scale), 8), max(round(working[1] * scale), 8)
+
+
+Both = tuple[np.ndarray, np.ndarray]  # a pair's flow, first to second and second to first
+
+
+def estimate(bank: FrameBank, pairs: Sequence[Pair], initials: Sequence[Both | None]) -> list[Both]:
+    """The estimator's own flow of each pair, at the bank's size, from first guesses where there are any."""
+    estimator = bank.estimator
+    prepared = [(bank.frame(pair.first).prepared, bank.frame(pair.second).prepared) for pair in pairs]
+    guesses = [(None, None) if initial is None else initial for initial in initials]
+    if isinstance(estimator, LearnedEstimator):
+        return estimator.flow_pairs(prepared, guesses)
+    return [
+        (estimator.flow(source, target, forward), estimator.flow(target, source, backward))
+        for (source, target), (forward, backward) in zip(prepared, guesses, strict=True)
+    ]
 
 
 class PairMatcher:
@@ -130,18 +153,22 @@ class PairMatcher:
         self.working_size = bank.clip.working_size
 
     def match(
-        self, pair: Pair, *, guesses: tuple[Guess, Guess] | None, by_homography: bool
+        self, pair: Pair, *, direct: Both, by_homography: bool, learned: Both | None = None
     ) -> tuple[Direction, Direction]:
         """Flow of ``pair``, first to second and second to first.
 
         Args:
-            guesses: flow of the two halves of the pair's distance, first to middle and middle to second.
+            direct: the estimator's own flow of the pair, as ``estimate`` gives it.
             by_homography: whether the homography of matched features makes a candidate too.
+            learned: a learned field of the pair, at any size.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
-        candidates = [self._direct(source, target, guesses)]
+        candidates = [direct]
         if by_homography and self.bank.estimator.refines:
             candidates += self._aligned(source, target)
+        if learned is not None:
+            guess = self._enlarged(learned[0]), self._enlarged(learned[1])
+            candidates += [learned, *estimate(self.bank, [pair], [guess])]
         judged = [self._judge(source, target, *candidate) for candidate in candidates]
         best = judged[0]
         for other in judged[1:]:
@@ -154,21 +181,20 @@ class PairMatcher:
         forward, backward = (resize_flow(direction.flow, size).astype(np.float16) for direction in directions)
         return Guess(forward, backward)
 
-    def _direct(
-        self, source: Frame, target: Frame, guesses: tuple[Guess, Guess] | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        forward = backward = None
-        if guesses is not None and self.bank.estimator.refines:
-            first, second = guesses
-            forward = self._enlarged(compose(first.forward.astype(np.float32), second.forward.astype(np.float32)))
-            backward = self._enlarged(compose(second.backward.astype(np.float32), first.backward.astype(np.float32)))
-        estimate = self.bank.estimator.flow
-        return (
-            estimate(source.prepared, target.prepared, forward),
-            estimate(target.prepared, source.prepared, backward),
-        )
+    def start(self, guesses: tuple[Guess, Guess] | None) -> Both | None:
+        """A first guess at a pair's flow, at matching size.
 
-    def _aligned(self, source: Frame, target: Frame) -> list[tuple[np.ndarray, np.ndarray]]:
+        Args:
+            guesses: flow of the two halves of the pair's distance, first to middle and middle to second.
+        """
+        if guesses is None or not self.bank.estimator.refines:
+            return None
+        first, second = guesses
+        forward = compose(first.forward.astype(np.float32), second.forward.astype(np.float32))
+        backward = compose(second.backward.astype(np.float32), first.backward.astype(np.float32))
+        return self._enlarged(forward), self._enlarged(backward)
+
+    def _aligned(self, source: Frame, target: Frame) -> list[Both]:
         """Flow by way of the homography: the residual motion is estimated after one picture is laid over the other."""
         found = find_homography(source.features, target.features)
         if found is None:
@@ -201,7 +227,7 @@ class PairMatcher:
         return Direction(flow, cycle, appearance_error(source.lab, target.lab, flow, trusted))
 
     def _enlarged(self, flow: np.ndarray) -> np.ndarray:
-        """Flow from memo size (its vectors in that size's pixels) to matching size."""
+        """Flow of another size (its vectors in that size's pixels) at matching size."""
         return resize_flow(flow, self.bank.matching_size)
 
 

@@ -1,13 +1,14 @@
 """The flow stage: from a clip to the store of matches.
 
-The clip is worked through in blocks of ``BLOCK`` first frames, one file a block, so that a killed stage goes on with
-the next block and a farm can share the blocks out. What a block holds does not depend on the others.
+Under ``auto`` a plan, decided once, says which pairs get learned flow besides DIS. The clip is worked through in blocks
+of ``BLOCK`` first frames, one file a block, so that a killed stage goes on with the next block and a farm can share the
+blocks out. What a block holds does not depend on the others.
 """
 
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +21,20 @@ from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_atomically
 from omnimotion_core.flow.blocks import BLOCK, FlowBlocks, TrackBlocks
 from omnimotion_core.flow.correspondences import FIELDS, Correspondences, join
-from omnimotion_core.flow.estimators import Estimator, create_estimator
+from omnimotion_core.flow.estimators import AUTO, Estimator, LearnedEstimator, create_estimator, require_estimator
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
-from omnimotion_core.flow.matching import FrameBank, dense_flow_at_plate_size, matching_size
+from omnimotion_core.flow.learned import Choice, load_learned, plan_learned
+from omnimotion_core.flow.matching import FrameBank, dense_flow_at_plate_size, input_size
 from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs
 from omnimotion_core.video.clip import Clip
+
+CLOSURES = "closures.npz"
 
 
 def find_correspondences(
     clip: Clip, folder: Path, config: FlowConfig, *, seed: int, threads: int, reporter: Reporter,
-    chunk: tuple[int, int] | None = None,
+    chunk: tuple[int, int] | None = None, device: str = "cpu",
 ) -> None:  # fmt: skip
     """Match the frames of ``clip`` and write the trusted matches to ``folder``; files that are there already are kept.
 
@@ -38,12 +42,14 @@ def find_correspondences(
         seed: of the choice of matches.
         threads: pairs matched at once; the result does not depend on it.
         chunk: (k, n) does only the k-th of n parts, k from 1; the n parts together are the whole.
+        device: where a learned estimator computes: auto, cpu, cuda or mps.
     Raises:
-        FlowError: the estimator cannot be used.
+        FlowError: the estimator cannot be used, or its weights are missing.
         Cancelled: the user asked to stop; finished blocks stay.
     """
-    estimator = create_estimator(config.estimator, clip)
-    tasks = _tasks(clip, config, estimator)
+    require_estimator(config)
+    estimator = create_estimator(config.estimator, clip, weights=config.weights, device=device)
+    whole = tasks = _tasks(clip, config, estimator)
     if chunk is not None:
         part, parts = chunk
         tasks = [task for index, task in enumerate(tasks) if index * parts // len(tasks) == part - 1]
@@ -54,15 +60,25 @@ def find_correspondences(
         reporter.progress("flow", before + count, total)
 
     report(done, 0)
-    with _opencv_on_one_thread(), ThreadPoolExecutor(max(threads, 1)) as pool:
+    missing = [(name, pairs) for name, pairs in tasks if not (folder / name).exists()]
+    if not missing:
+        return
+    with _opencv_on_one_thread(), ThreadPoolExecutor(max(threads, 1)) as pool, ExitStack() as stack:
         worker: TrackBlocks | FlowBlocks
         if isinstance(estimator, ImportedTracks):
             worker = TrackBlocks(estimator)
         else:
-            worker = FlowBlocks(clip, config, estimator, pool, seed)
-        for name, pairs in tasks:
-            if (folder / name).exists():
-                continue
+            learned = None
+            if isinstance(estimator, LearnedEstimator):
+                load_learned(estimator, clip, config, reporter, stack)
+            elif config.estimator == AUTO:
+                strides = [pair for name, pairs in whole if name != CLOSURES for pair in pairs]
+                choice = Choice(clip, config, strides, _most_closures(whole, config), device)
+                learned = plan_learned(
+                    choice, folder, pool=pool, threads=max(threads, 1), reporter=reporter, stack=stack
+                )
+            worker = FlowBlocks(clip, config, estimator, pool, seed, learned)
+        for name, pairs in missing:
             block = worker.run(pairs, on_pair=partial(report, done))
             with write_atomically(folder / name) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **block)
@@ -91,16 +107,22 @@ def load_correspondences(folder: Path, clip: Clip, config: FlowConfig) -> Corres
     return Correspondences(**joined)
 
 
-def adjacent_flow(clip: Clip, config: FlowConfig) -> Callable[[int, int], np.ndarray]:
-    """The estimator's plain flow between neighboring frames, for baselines; DIS where tracks were imported.
+def adjacent_flow(
+    clip: Clip, config: FlowConfig, device: str = "cpu"
+) -> Callable[[int, int], np.ndarray]:
+    """The estimator's plain flow between neighboring frames, for baselines; DIS under ``auto`` and for imported tracks.
 
     Returns:
         A function of (i, j) giving (H, W, 2) float32 at plate size in plate pixels.
+    Raises:
+        FlowError: a learned estimator's weights are missing or cannot be used.
     """
-    estimator = create_estimator(config.estimator, clip)
+    estimator = create_estimator(config.estimator, clip, weights=config.weights, device=device)
     if isinstance(estimator, ImportedTracks):  # which have no dense flow
         estimator = DisFlow()
-    size = matching_size(clip.working_size, config.long_side)
+    size = input_size(estimator, clip.working_size, config.long_side)
+    if isinstance(estimator, LearnedEstimator):
+        estimator.load(size)
     bank = FrameBank(clip, estimator, size, capacity=4, needs_features=False)
 
     def flow(i: int, j: int) -> np.ndarray:
@@ -110,7 +132,9 @@ def adjacent_flow(clip: Clip, config: FlowConfig) -> Callable[[int, int], np.nda
     return flow
 
 
-def _tasks(clip: Clip, config: FlowConfig, estimator: Estimator | ImportedTracks) -> list[tuple[str, list[Pair]]]:
+def _tasks(
+    clip: Clip, config: FlowConfig, estimator: Estimator | LearnedEstimator | ImportedTracks
+) -> list[tuple[str, list[Pair]]]:
     """File names and the pairs each holds. Last come the closures, with all pairs of keyframes that are compared."""
     given = estimator.pairs()
     if given is not None:
@@ -125,8 +149,15 @@ def _tasks(clip: Clip, config: FlowConfig, estimator: Estimator | ImportedTracks
             tasks.append((f"{start:06d}.npz", inside))
     closures = closure_candidates(clip.segments, config.keyframe_step, max(config.gaps)) if given is None else []
     if closures and config.max_closures_per_keyframe > 0 and estimator.refines:
-        tasks.append(("closures.npz", closures))
+        tasks.append((CLOSURES, closures))
     return tasks
+
+
+def _most_closures(tasks: list[tuple[str, list[Pair]]], config: FlowConfig) -> int:
+    """How many loop closures there can be at most."""
+    candidates = next((pairs for name, pairs in tasks if name == CLOSURES), [])
+    keyframes = {t for pair in candidates for t in (pair.first, pair.second)}
+    return min(len(candidates), len(keyframes) * config.max_closures_per_keyframe // 2)
 
 
 @contextmanager

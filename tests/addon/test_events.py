@@ -14,6 +14,7 @@ SAMPLES: list[core.Event] = [
     core.Started(version="1.2.3"),
     core.Stage(stage="flow", index=1, count=5),
     core.Progress(stage="flow", done=3, total=40),
+    core.Noted(message="learned flow for 12 pairs"),
     core.Warned(message='a "hard" cut at 12\nand a line break'),
     core.Artifact(kind="markers", path="C:\\shots\\Åre 東京\\markers.json"),
     core.Finished(seconds=12.5),

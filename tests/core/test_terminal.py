@@ -78,10 +78,12 @@ def test_messages_are_written_as_they_are() -> None:
     stream = io.StringIO()
     with TerminalSink(stream) as sink:
         reporter = Reporter(sink)
+        reporter.note("[12] pairs")
         reporter.warning("a [bold]cut[/bold] :smile: at 12")
         reporter.artifact("markers", "/runs/" + "long " * 50 + "[x]/markers.json")
         sink(Failed(problem="clip.mov holds 1 frame", remedy="choose a longer clip"))
     assert stream.getvalue().splitlines() == [
+        "[12] pairs",
         "warning: a [bold]cut[/bold] :smile: at 12",
         "markers: /runs/" + "long " * 50 + "[x]/markers.json",
         "error: clip.mov holds 1 frame; choose a longer clip",

@@ -9,21 +9,33 @@ An estimator is a class with the methods of ``Estimator``. A third party adds on
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from omnimotion_core.config import FlowConfig
+from omnimotion_core.coordinates import Size
+from omnimotion_core.devices import choose_device
 from omnimotion_core.errors import FlowError
+from omnimotion_core.flow.weights import find_weights
 from omnimotion_core.video.clip import Clip
 
 if TYPE_CHECKING:
+    import torch
+
     from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
 
 GROUP = "omnimotion.flow"
-BUILT_IN = {"dis": "omnimotion_core.flow.estimators.dis:DisFlow"}
+AUTO = "auto"  # DIS, and learned flow where its weights are there: see ``flow.plan``
+LEARNED = {  # those that read weights
+    "gmflow": "omnimotion_core.flow.estimators.gmflow:GmFlowEstimator",
+    "raft": "omnimotion_core.flow.estimators.raft:RaftFlow",
+    "raft-small": "omnimotion_core.flow.estimators.raft:RaftSmallFlow",
+}
+BUILT_IN = ("auto", "dis", *LEARNED)
 
 
 class Estimator(Protocol):
@@ -47,14 +59,63 @@ class Estimator(Protocol):
         ...
 
 
-def create_estimator(name: str, clip: Clip) -> "Estimator | ImportedTracks":
+@runtime_checkable
+class LearnedEstimator(Estimator, Protocol):
+    """An estimator with a network, which gives both directions of several pairs at once."""
+
+    device: "torch.device"
+    resizes: bool  # whether it brings pictures to the size that suits it; else they come at matching size
+
+    def load(self, size: Size) -> Path:
+        """Find and read the weights, and tell their file; pictures of ``size`` are to come."""
+        ...
+
+    def batch(self, size: Size) -> int:
+        """How many pairs of pictures of this size are best given at once; 1: each thread gives its own."""
+        ...
+
+    def flow_pairs(
+        self, pairs: Sequence[tuple[Any, Any]],
+        initials: Sequence[tuple[np.ndarray | None, np.ndarray | None]] | None = None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+        """Flow there and back of each pair of what ``prepare`` gave, from first guesses where they are given."""
+        ...
+
+
+def require_estimator(config: FlowConfig) -> None:
+    """Refuse before the work what could not be done for want of weights.
+
+    Raises:
+        FlowError: the weights of the estimator asked for are absent, or weights are given that nothing reads.
+    """
+    if config.estimator in LEARNED:
+        find_weights(config.estimator, config.weights)
+    elif config.weights is not None:
+        raise FlowError(f"flow by {config.estimator!r} reads no weights, and {config.weights} is given",
+                        f"say of which estimator they are: --flow {' or '.join(LEARNED)}")  # fmt: skip
+
+
+def create_estimator(
+    name: str, clip: Clip, *, weights: str | None = None, device: str = "cpu"
+) -> "Estimator | LearnedEstimator | ImportedTracks":
     """The estimator called ``name``; a folder's path gives the flow files in it, a file's the point tracks in it.
 
+    Args:
+        name: of an estimator; ``auto`` is DIS, to which the flow stage may add a learned one.
+        clip: whose flow is wanted.
+        weights: a learned estimator's file; a known one from the cache folder when not given. Read when it is needed.
+        device: where a network computes: auto, cpu, cuda or mps.
     Raises:
         FlowError: there is no such estimator, folder or file, or it cannot be loaded.
     """
+    if name in LEARNED:
+        make = EntryPoint(name=name, value=LEARNED[name], group=GROUP).load()  # it loads torch, which takes seconds
+        learned: LearnedEstimator = make(weights, choose_device(device))
+        return learned
     if name in BUILT_IN:
-        return _load(EntryPoint(name=name, value=BUILT_IN[name], group=GROUP))
+        from omnimotion_core.flow.estimators.dis import DisFlow
+
+        return DisFlow()
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name in found:
         return _load(found[name])

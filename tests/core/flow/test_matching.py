@@ -5,7 +5,16 @@ import pytest
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow.estimators.dis import DisFlow
-from omnimotion_core.flow.matching import FrameBank, PairMatcher, dense_flow_at_plate_size, matching_size, memo_size
+from omnimotion_core.flow.matching import (
+    Direction,
+    FrameBank,
+    Guess,
+    PairMatcher,
+    dense_flow_at_plate_size,
+    estimate,
+    matching_size,
+    memo_size,
+)
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip
@@ -14,6 +23,13 @@ from tests.core.conftest import MakeClip
 def bank_of(clip: Clip, long_side: int = 128) -> FrameBank:
     size = matching_size(clip.working_size, long_side)
     return FrameBank(clip, DisFlow(), size, capacity=20, needs_features=True)
+
+
+def match(
+    matcher: PairMatcher, pair: Pair, guesses: tuple[Guess, Guess] | None = None, *, by_homography: bool = False
+) -> tuple[Direction, Direction]:
+    (direct,) = estimate(matcher.bank, [pair], [matcher.start(guesses)])
+    return matcher.match(pair, direct=direct, by_homography=by_homography)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +48,7 @@ def test_first_guesses_are_kept_small() -> None:
 
 def test_flow_of_a_pair_is_near_the_truth_where_it_is_trusted(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
-    forward, backward = matcher.match(Pair(3, 4), guesses=None, by_homography=True)
+    forward, backward = match(matcher, Pair(3, 4), by_homography=True)
     for direction, (i, j) in ((forward, (3, 4)), (backward, (4, 3))):
         exact, visible = scene.flow(i, j)
         trusted = (direction.cycle < 1) & (direction.appearance < 12) & visible
@@ -45,18 +61,14 @@ def test_flow_of_a_pair_is_near_the_truth_where_it_is_trusted(shot: Clip, scene:
 def test_guesses_help_over_a_distance(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
 
-    def match(i: int, j: int, depth: int) -> tuple[np.ndarray, float]:
-        middle, halves = (i + j) // 2, None
-        if depth:
-            halves = tuple(
-                matcher.guess(matcher.match(Pair(*ends), guesses=None, by_homography=False))
-                for ends in ((i, middle), (middle, j))
-            )
-        forward, _ = matcher.match(Pair(i, j), guesses=halves, by_homography=False)  # type: ignore[arg-type]
-        exact, visible = scene.flow(i, j)
-        return forward.flow, float((np.linalg.norm(forward.flow - exact, axis=-1)[visible] < 1).mean())
+    halves = (matcher.guess(match(matcher, Pair(2, 5))), matcher.guess(match(matcher, Pair(5, 8))))
+    exact, visible = scene.flow(2, 8)
 
-    assert match(2, 8, 1)[1] > match(2, 8, 0)[1]
+    def share_right(guesses: tuple[Guess, Guess] | None) -> float:
+        flow = match(matcher, Pair(2, 8), guesses)[0].flow
+        return float((np.linalg.norm(flow - exact, axis=-1)[visible] < 1).mean())
+
+    assert share_right(halves) > share_right(None)
 
 
 def test_a_turned_picture_is_matched_by_way_of_its_homography(make_clip: MakeClip) -> None:
@@ -68,7 +80,7 @@ def test_a_turned_picture_is_matched_by_way_of_its_homography(make_clip: MakeCli
     exact = np.stack([x, y], -1) @ turn[:, :2].T + turn[:, 2] - np.stack([x, y], -1)
 
     def share_right(by_homography: bool) -> float:
-        flow = matcher.match(Pair(0, 1), guesses=None, by_homography=by_homography)[0].flow[40:120, 40:120]
+        flow = match(matcher, Pair(0, 1), by_homography=by_homography)[0].flow[40:120, 40:120]
         return float((np.linalg.norm(flow - exact, axis=-1) < 1).mean())
 
     assert share_right(True) > 0.95

@@ -50,5 +50,5 @@ def test_an_entry_point_that_fails_is_told(shot: Clip, monkeypatch: pytest.Monke
 
 
 def test_an_unknown_name_lists_the_known_ones(shot: Clip) -> None:
-    with pytest.raises(FlowError, match=r"'nope' is neither .*use one of dis"):
+    with pytest.raises(FlowError, match=r"'nope' is neither .*use one of auto, dis"):
         create_estimator("nope", shot)
