@@ -13,9 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from omnimotion_core.config import Config
 from omnimotion_core.errors import FitError
-from omnimotion_core.evaluation.baselines import chain_tracks
-from omnimotion_core.evaluation.synthetic import Scene
-from omnimotion_core.evaluation.tapvid import queries_for, tapvid_metrics
 from omnimotion_core.events import Cancelled, Event, Progress, Reporter
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model import rendering
@@ -275,8 +272,3 @@ def test_a_fitted_field_answers_what_the_other_one_answers(
     assert ((flow.confidence >= 0) & (flow.confidence <= 1)).all()
     assert cycle_errors(field).max() < 0.01
     assert float(field.residual_map.min()) > 0
-
-
-@pytest.mark.slow
-def test_it_beats_the_chained_flow_that_it_learned_from() -> None:
-    ...
