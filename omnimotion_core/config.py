@@ -137,12 +137,13 @@ class VolumetricFitConfig:
     start_interval: int = 20  # frames: how far apart the frames of a pair may be at first
     widen_every: int = 2000  # steps until they may be one frame farther apart
     mask_near_steps: int = 0  # steps in which the nearest fifth of each ray is held empty
+    flow_weight: float = 1.0  # of the flow terms, which are in working pixels: small frames want more
     pace: float = 1.0  # how many times faster all schedules run; for a fit of fewer steps
 
     def __post_init__(self) -> None:
         for name in ("pairs", "points", "halve_every", "mine_every", "start_interval", "widen_every"):
             _require(getattr(self, name) >= 1, f"fit.volumetric.{name}", getattr(self, name), "set it to 1 or more")
-        for name in ("lr_latent", "lr_couplings", "lr_canonical", "pace"):
+        for name in ("lr_latent", "lr_couplings", "lr_canonical", "flow_weight", "pace"):
             _require(getattr(self, name) > 0, f"fit.volumetric.{name}", getattr(self, name), "set it above 0")
         _require(self.mask_near_steps >= 0, "fit.volumetric.mask_near_steps", self.mask_near_steps,
                  "set it to 0 (off) or more")

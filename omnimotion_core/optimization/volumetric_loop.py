@@ -112,7 +112,8 @@ class VolumetricFitter(Fitter):
 
     def batch_loss(self, batch: PairBatch, where: Tensor) -> Tensor:
         """The loss of one batch; ``where`` (B, N, S) in 0..1 places each ray's samples in their bins."""
-        field, weights, size = self.field, losses.loss_weights(self.scheduled), self.field.shape.working_size
+        field, size = self.field, self.field.shape.working_size
+        weights = losses.loss_weights(self.scheduled, self.settings.flow_weight)
         depths = rendering.stratified_depths(self.depths, where)
         local = rendering.cast_rays(pixel_to_normalized(batch.source, size), depths)  # (B, N, S, 3)
         codes = field.frame_codes()

@@ -31,11 +31,16 @@ class LossWeights:
     sphere: float
 
 
-def loss_weights(step: float) -> LossWeights:
-    """The weights at ``step`` of the 100,000 that the published schedules are written for."""
+def loss_weights(step: float, flow: float = 1.0) -> LossWeights:
+    """The weights at ``step`` of the 100,000 that the published schedules are written for.
+
+    Args:
+        flow: a factor of both flow terms. They are in working pixels and the others are not, so that the published
+            weights mean what they meant in frames of about 480 lines only.
+    """
     return LossWeights(
-        flow=1.0,
-        flow_gradient=min(step / 500_000, 0.1),
+        flow=flow,
+        flow_gradient=flow * min(step / 500_000, 0.1),
         color=min(step / 5000, 10.0),
         depth_range=10.0,
         distortion=min(max(step - 40_000, 0) / 2000, 10.0),
