@@ -186,7 +186,7 @@ def _cells_of(shape: tuple[int, int, int], frames: np.ndarray, pixels: np.ndarra
 
 
 def _filled_means(shape: tuple[int, int, int], cells: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The mean value of each cell, (T, h, w); cells without any are filled from around them."""
+    """The mean value of each cell, slightly blurred, (T, h, w); cells without any are filled from around them."""
     size = int(np.prod(shape))
     total = np.bincount(cells, values, size).astype(np.float32).reshape(shape)
     count = np.bincount(cells, minlength=size).astype(np.float32).reshape(shape)
@@ -194,7 +194,7 @@ def _filled_means(shape: tuple[int, int, int], cells: np.ndarray, values: np.nda
 
 
 def _fill(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The mean a cell, cells without any taken from their surroundings, near ones first."""
+    """The mean a cell, slightly blurred; cells without any are taken from their surroundings, near ones first."""
     filled = np.zeros_like(total)
     known = np.zeros_like(total)
     for sigma in (1.0, 4.0, 16.0, 64.0):

@@ -19,7 +19,7 @@ def test_the_first_event_names_the_protocol() -> None:
 
 def test_every_event_has_a_name_of_its_own() -> None:
     names = [event.name for event in Event.__subclasses__()]
-    assert len(set(names)) == len(names) == 8
+    assert len(set(names)) == len(names) == 9
 
 
 def test_progress_is_told_before_a_cancel_is_heeded() -> None:
