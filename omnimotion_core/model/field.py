@@ -87,7 +87,7 @@ class Field(nn.Module):
 class PreparedField:
     """A field ready for lookups; every method takes flat points (P, ...) and their ``frames`` (P,) int64."""
 
-    def __init__(self, field: Field, atlases: Tensor, depth_atlas: Tensor) -> None:
+    def __init__(self, field: Field, atlases: tuple[Tensor, ...], depth_atlas: Tensor) -> None:
         self.field, self.shape = field, field.shape
         self._atlases, self._depth_atlas = atlases, depth_atlas
 

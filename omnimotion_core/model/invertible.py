@@ -4,6 +4,8 @@ Both maps below have an inverse in closed form, so the composition has one: what
 returns to float precision, whatever the parameters are.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,8 +77,11 @@ class TabulatedCouplings(nn.Module):
         self.register_buffer("extent", extent)
         self.register_buffer("center", center)
 
-    def atlases(self) -> Tensor:
-        """The tables of every layer, all levels added: (L, 2, rows * R, columns * R). Made once for many points."""
+    def atlases(self) -> tuple[Tensor, ...]:
+        """The tables of each layer, all levels added: (2, rows * R, columns * R) each. Made once for many points.
+
+        Parted once and not sliced at each use, since the gradient of a slice is as large as the whole.
+        """
         total: Tensor | None = None
         for level, table in enumerate(self.tables):
             in_time = getattr(self, f"time_weights_{level}")  # (T, K)
@@ -86,9 +91,9 @@ class TabulatedCouplings(nn.Module):
             fine = in_space @ frames @ in_space.T
             total = fine if total is None else total + fine
         assert total is not None
-        return build_atlas(total)
+        return build_atlas(total).unbind(0)
 
-    def forward(self, atlases: Tensor, frames: Tensor, points: Tensor) -> Tensor:
+    def forward(self, atlases: Sequence[Tensor], frames: Tensor, points: Tensor) -> Tensor:
         """Points (P, 3) of ``frames`` (P,) through all layers."""
         axes = list(points.unbind(-1))
         for layer in range(self.num_layers):
@@ -97,7 +102,7 @@ class TabulatedCouplings(nn.Module):
             axes[k] = axes[k] * log_scale.exp() + shift
         return torch.stack(axes, dim=-1)
 
-    def inverse(self, atlases: Tensor, frames: Tensor, points: Tensor) -> Tensor:
+    def inverse(self, atlases: Sequence[Tensor], frames: Tensor, points: Tensor) -> Tensor:
         """Undoes ``forward``."""
         axes = list(points.unbind(-1))
         for layer in reversed(range(self.num_layers)):
