@@ -1,11 +1,12 @@
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from omnimotion_core.errors import FlowError
 from omnimotion_core.flow import estimators
-from omnimotion_core.flow.estimators import create_estimator
+from omnimotion_core.flow.estimators import check_estimator, create_estimator
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.video.clip import Clip
 
@@ -52,3 +53,18 @@ def test_an_entry_point_that_fails_is_told(shot: Clip, monkeypatch: pytest.Monke
 def test_an_unknown_name_lists_the_known_ones(shot: Clip) -> None:
     with pytest.raises(FlowError, match=r"'nope' is neither .*use one of auto, dis"):
         create_estimator("nope", shot)
+
+
+def test_flow_made_elsewhere_is_known_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "flow_0001_0002.flo").write_bytes(b"one")
+    before = check_estimator(str(tmp_path))
+    assert before == check_estimator(str(tmp_path))
+    (tmp_path / "flow_0002_0001.flo").write_bytes(b"two")
+    assert check_estimator(str(tmp_path)) != before
+    assert check_estimator(str(tmp_path / "flow_0001_0002.flo")) != ""
+
+
+def test_a_name_is_checked_before_a_clip_is_at_hand() -> None:
+    assert check_estimator("dis") == ""
+    with pytest.raises(FlowError, match="'nope' is neither"):
+        check_estimator("nope")
