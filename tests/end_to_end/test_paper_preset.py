@@ -18,7 +18,7 @@ FRAMES, SIZE = 24, (64, 64)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("OMNIMOTION_LONG" not in os.environ, reason="takes ten minutes of one core: set OMNIMOTION_LONG=1")
+@pytest.mark.skipif("OMNIMOTION_LONG" not in os.environ, reason="takes five minutes of one core: set OMNIMOTION_LONG=1")
 @pytest.mark.timeout(3600)
 def test_a_reduced_fit_beats_the_chained_flow_that_it_learned_from(tmp_path: Path) -> None:
     scene = Scene.make(FRAMES, SIZE, seed=0)
