@@ -46,31 +46,31 @@ def _no_user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("OMNIMOTION_WEIGHTS_CACHE", str(tmp_path_factory.getbasetemp() / "weights"))
 
 
+def _shared(name: str, holds: str) -> Path:
+    """A folder of data that the project does not ship; skips where it is absent."""
+    variable = f"OMNIMOTION_{name.upper()}"
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / name))
+    if not folder.is_dir():
+        pytest.skip(f"no {holds} in {folder}: set {variable} to their folder")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def clips() -> Path:
     """The folder of test clips: rendered ones with exact truth, real ones with masks."""
-    folder = Path(os.environ.get("OMNIMOTION_CLIPS", ROOT.parent / "shared" / "clips"))
-    if not (folder / "rendered").is_dir():
-        pytest.skip(f"no test clips in {folder}: set OMNIMOTION_CLIPS to their folder")
-    return folder
+    return _shared("clips", "test clips")
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of what published code computes from known weights."""
-    folder = Path(os.environ.get("OMNIMOTION_GOLDEN", ROOT.parent / "shared" / "golden"))
-    if not folder.is_dir():
-        pytest.skip(f"no golden data in {folder}: set OMNIMOTION_GOLDEN to their folder")
-    return folder
+    """The folder of what published networks compute from known weights."""
+    return _shared("golden", "golden data")
 
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
     """The folder of real pretrained weights."""
-    folder = Path(os.environ.get("OMNIMOTION_WEIGHTS", ROOT.parent / "shared" / "weights"))
-    if not folder.is_dir():
-        pytest.skip(f"no pretrained weights in {folder}: set OMNIMOTION_WEIGHTS to their folder")
-    return folder
+    return _shared("weights", "pretrained weights")
 
 
 @pytest.fixture(scope="session")

@@ -54,14 +54,18 @@ def test_a_point_is_visible_and_exact_at_its_own_frame() -> None:
     assert tracks.visible[own].all()
 
 
-def test_a_point_off_the_picture_is_never_visible() -> None:
+@pytest.mark.parametrize(("entry", "speed"), [(2, -0.5), (2, 0.5), (5, -0.5), (5, 0.5)])
+def test_a_point_off_the_picture_is_never_visible(entry: int, speed: float) -> None:
     field = still_field()
-    field.affine.matrix[:, 2] = torch.arange(6) * -0.5  # the camera pans: half a frame in two frames
-    tracks = track_points(field, np.array([[0, x, 20] for x in range(0, 64, 3)], np.float32))
-    x = tracks.positions[..., 0]
-    off = (x < -0.5) | (x > 63.5)
+    field.depth.fill_(1.8)
+    field.affine.matrix[:, entry] = torch.arange(6) * speed  # the camera pans, to each side: a picture in four frames
+    grid = [[0, x, y] for x in range(0, 64, 3) for y in range(0, 48, 5)]
+    tracks = track_points(field, np.array(grid, np.float32))
+    x, y = tracks.positions.transpose(2, 0, 1)
+    off = (x < -0.5) | (x > 63.5) | (y < -0.5) | (y > 47.5)
     assert off.mean() > 0.3
     assert not tracks.visible[off].any()
+    assert tracks.visible[~off].all()
     assert np.isfinite(tracks.positions).all()
 
 
