@@ -107,7 +107,7 @@ class ModelConfig:
     kind: str = "tabulated"  # or volumetric: the paper's
     num_layers: int = 8  # affine couplings, transforming z, x, y in turn
     knots: tuple[tuple[float, int], ...] = ((6.0, 6), (2.0, 16), (1.0, 32))  # (frames per time knot, knots per axis)
-    depth_cells: int = 107  # of a depth map's longer side at most; each must see enough matches to be learned
+    depth_cells: int = 214  # of a depth map's longer side at most: motion has sharp edges where depth has
     volumetric: VolumetricConfig = field(default_factory=VolumetricConfig)
 
     def __post_init__(self) -> None:
@@ -118,8 +118,8 @@ class ModelConfig:
         _require(self.depth_cells >= 2, "model.depth_cells", self.depth_cells, "set it to 2 or more")
 
     def depth_cell(self, working_size: tuple[int, int]) -> int:
-        """Working pixels a cell of the depth map, 4 at least."""
-        return max(math.ceil(max(working_size) / self.depth_cells), 4)
+        """Working pixels a cell of the depth map, 2 at least."""
+        return max(math.ceil(max(working_size) / self.depth_cells), 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,17 +155,17 @@ class VolumetricFitConfig:
 class FitConfig:
     """The optimisation: how long, how fast, and what is weighed against what."""
 
-    steps: int = 1000
+    steps: int = 2000
     batch: int = 8192  # correspondences a step
     lr_tables: float = 1e-3
     lr_depth: float = 1e-2
     lr_affine: float = 5e-4
     warmup_steps: int = 50
     depth_weight: float = 20.0  # mapped depth against the depth map
-    depth_smoothness: float = 100.0  # total variation of the depth map, pausing at image edges
+    depth_smoothness: float = 50.0  # total variation of the depth map, pausing at image edges
     table_smoothness: float = 1.0
     robust_after: float = 0.25  # share of the steps after which the penalty turns robust
-    robust_scale_px: float = 4.0
+    robust_scale_px: float = 2.0
     checkpoint_every: int = 100
     volumetric: VolumetricFitConfig = field(default_factory=VolumetricFitConfig)  # beside steps and checkpoint_every
 
@@ -232,7 +232,7 @@ class Config:
                 preset="draft",
                 video=VideoConfig(long_side=512),
                 flow=FlowConfig(long_side=320, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000, learned_budget_s=60.0),
-                fit=FitConfig(steps=400),
+                fit=FitConfig(steps=600),
             )
         if preset == "paper":
             # the published code's length: hours on a good GPU; the paper tells of 200,000 steps

@@ -260,10 +260,12 @@ class _Job:
             field: Field | VolumetricField
             if self.config.model.volumetric.imported:
                 field = self._imported(results)
+            elif volumetric:
+                field = fit_volumetric(results.clip, results.correspondences, self.config,
+                                       checkpoint=self.run.checkpoint, device=results.device, reporter=reporter)
             else:
-                fit_kind = fit_volumetric if volumetric else fit
-                field = fit_kind(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
-                                 device=results.device, reporter=reporter)
+                field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
+                            device=results.device, reporter=reporter, threads=results.threads)
             save_field(field, self.run.model, self.run.model_json)
         return [self.run.model, self.run.model_json]
 

@@ -56,10 +56,14 @@ class Results:
     @cached_property
     def field(self) -> "Motion":
         """The fitted field."""
+        from omnimotion_core.model.field import Field
         from omnimotion_core.model.storage import load_field
 
         self.run.require("fit")
-        return load_field(self.run.model, self.run.model_json, self.device)
+        field = load_field(self.run.model, self.run.model_json, self.device)
+        if isinstance(field, Field):
+            field.threads = self.threads
+        return field
 
     @cached_property
     def _prepared(self) -> "PreparedMotion":

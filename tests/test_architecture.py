@@ -46,6 +46,7 @@ ENTRANCES = {
     "av": {"video", "export.preview", "evaluation.footage"},  # the last two write movies
     "safetensors": {"model", "optimization"},
     "filelock": {"run"},
+    "numba": {"model", "optimization"},
     "psutil": {"devices"},
     "rich": {"terminal"},
 }

@@ -4,6 +4,7 @@ It answers what OmniMotion's volumetric model answers, with the same interface, 
 many samples on each ray there is the one at the frame's depth map.
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import normalized_to_pixel, pixel_to_normalized
 from omnimotion_core.model.interpolation import build_atlas, look_up, time_weights
-from omnimotion_core.model.invertible import FrameAffine, TabulatedCouplings
+from omnimotion_core.model.invertible import MAX_RAW, FrameAffine, TabulatedCouplings
+from omnimotion_core.model.kernels import PointMaps
 from omnimotion_core.model.motion import FAR, FieldShape, evidence_maps, look_up_evidence
 from omnimotion_core.video.clip import segments_of
 
@@ -32,6 +34,7 @@ class Field(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.shape, self.config = shape, config
+        self.threads = 1  # that share out the points of a question
         segments = segments_of(shape.num_frames, shape.cuts)
         extent, center = torch.ones(3), torch.zeros(3)
         if canonical_extent is not None and canonical_center is not None:
@@ -75,7 +78,7 @@ class Field(nn.Module):
 
     def prepare(self) -> "PreparedField":
         """The field with its tables added up, for many lookups with the same parameters."""
-        return PreparedField(self, self.couplings.atlases(), build_atlas(self.depth[:, None]))
+        return PreparedField(self)
 
     @staticmethod
     def _map(function: Any, frames: Tensor, points: Tensor) -> Tensor:
@@ -87,21 +90,43 @@ class Field(nn.Module):
 class PreparedField:
     """A field ready for lookups; every method takes flat points (P, ...) and their ``frames`` (P,) int64."""
 
-    def __init__(self, field: Field, atlases: tuple[Tensor, ...], depth_atlas: Tensor) -> None:
+    def __init__(self, field: Field) -> None:
         self.field, self.shape = field, field.shape
-        self._atlases, self._depth_atlas = atlases, depth_atlas
+        self._tables = field.couplings.tables_by_frame()
+        self._depth_atlas = build_atlas(field.depth[:, None])
+
+    @cached_property
+    def _atlases(self) -> tuple[Tensor, ...]:
+        return build_atlas(self._tables).unbind(0)
+
+    @cached_property
+    def _maps(self) -> PointMaps:
+        couplings = self.field.couplings
+        return PointMaps(
+            self._tables.numpy(force=True), self.field.affine.matrix.numpy(force=True), couplings.center.numpy(),
+            couplings.extent.numpy(), MAX_RAW, self.field.threads,
+        )  # fmt: skip
 
     @property
     def device(self) -> torch.device:
         """Where points are to be."""
         return self.field.device
 
+    @property
+    def _compiled(self) -> bool:
+        """Whether compiled loops answer: on the CPU, and where nobody asks for gradients."""
+        return self.device.type == "cpu" and not torch.is_grad_enabled()
+
     def to_canonical(self, frames: Tensor, points: Tensor) -> Tensor:
         """Local (P, 3) to canonical (P, 3)."""
+        if self._compiled:
+            return torch.from_numpy(self._maps.to_canonical(frames.numpy(), points.numpy(force=True)))
         return self.field.couplings.forward(self._atlases, frames, self.field.affine(frames, points))
 
     def from_canonical(self, frames: Tensor, points: Tensor) -> Tensor:
         """Canonical (P, 3) to local (P, 3)."""
+        if self._compiled:
+            return torch.from_numpy(self._maps.from_canonical(frames.numpy(), points.numpy(force=True)))
         return self.field.affine.inverse(frames, self.field.couplings.inverse(self._atlases, frames, points))
 
     def depth_at(self, frames: Tensor, xy: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Both maps below have an inverse in closed form, so the composition has one: what
 returns to float precision, whatever the parameters are.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from omnimotion_core.model.interpolation import build_atlas, look_up, resample_weights
 
 AXES = (2, 0, 1)  # z, x, y: the axis that layer k transforms is AXES[k % 3]
-MAX_LOG_SCALE = 2.0
+MAX_RAW = math.sinh(2.0)  # of the raw scale r, so that the scale r + sqrt(1 + r²) = exp(asinh r) stays within exp(±2)
 INITIAL_STD = 1e-3
+TIME_ROUGHNESS, SPACE_ROUGHNESS = 100.0, 30.0  # weights of a table's mean squared differences
 
 
 class FrameAffine(nn.Module):
@@ -43,9 +45,10 @@ class FrameAffine(nn.Module):
 class TabulatedCouplings(nn.Module):
     """Affine coupling layers whose scale and shift are read from tables over (two axes, time).
 
-    Layer k leaves two axes alone and maps the third, x_k -> x_k exp(s) + t, where s and t are functions of the two
-    others and of the frame. In NVP and OmniMotion these functions are networks; here they are sums of tables on a few
-    levels of detail, coarse in space and time to fine, read by linear interpolation.
+    Layer k leaves two axes alone and maps the third, x_k -> x_k exp(asinh r) + t, where r and t are functions of the
+    two others and of the frame. In NVP and OmniMotion these functions are networks; here they are sums of tables on a
+    few levels of detail, coarse in space and time to fine, read by linear interpolation. They have exp(s) for the
+    scale; exp(asinh r) = r + sqrt(1 + r²) is as free and takes no transcendental function.
 
     The tables of all levels are added up to the finest one's knots before the points are looked up, so a point costs
     one lookup a layer however many levels there are.
@@ -68,7 +71,7 @@ class TabulatedCouplings(nn.Module):
         self.tables = nn.ParameterList(
             nn.Parameter(torch.randn(num_layers, weights.shape[1], 2, knots, knots, generator=generator) * INITIAL_STD)
             for weights, knots in zip(time_weights, num_knots, strict=True)
-        )  # (L, K, 2, R, R) each: log scale and shift
+        )  # (L, K, 2, R, R) each: raw scale and shift
         for level, (weights, knots) in enumerate(zip(time_weights, num_knots, strict=True)):
             self.register_buffer(f"time_weights_{level}", weights, persistent=False)
             self.register_buffer(f"knot_weights_{level}", resample_weights(knots, num_knots[-1]), persistent=False)
@@ -77,29 +80,35 @@ class TabulatedCouplings(nn.Module):
         self.register_buffer("extent", extent)
         self.register_buffer("center", center)
 
-    def atlases(self) -> tuple[Tensor, ...]:
-        """The tables of each layer, all levels added: (2, rows * R, columns * R) each. Made once for many points.
-
-        Parted once and not sliced at each use, since the gradient of a slice is as large as the whole.
-        """
+    def tables_by_frame(self) -> Tensor:
+        """The tables of each layer in each frame, all levels added: (L, T, 2, R, R), raw scale and shift."""
         total: Tensor | None = None
         for level, table in enumerate(self.tables):
             in_time = getattr(self, f"time_weights_{level}")  # (T, K)
             in_space = getattr(self, f"knot_weights_{level}")  # (R_finest, R)
             layers, knots_in_time, channels, knots, _ = table.shape
-            frames = (in_time @ table.reshape(layers, knots_in_time, -1)).view(layers, -1, channels, knots, knots)
-            fine = in_space @ frames @ in_space.T
+            frames = table
+            if not _is_identity(in_time):
+                frames = (in_time @ table.reshape(layers, knots_in_time, -1)).view(layers, -1, channels, knots, knots)
+            fine = frames if _is_identity(in_space) else in_space @ frames @ in_space.T
             total = fine if total is None else total + fine
         assert total is not None
-        return build_atlas(total).unbind(0)
+        return total
+
+    def atlases(self) -> tuple[Tensor, ...]:
+        """``tables_by_frame`` side by side: (2, rows * R, columns * R) each. Made once for many points.
+
+        Parted once and not sliced at each use, since the gradient of a slice is as large as the whole.
+        """
+        return build_atlas(self.tables_by_frame()).unbind(0)
 
     def forward(self, atlases: Sequence[Tensor], frames: Tensor, points: Tensor) -> Tensor:
         """Points (P, 3) of ``frames`` (P,) through all layers."""
         axes = list(points.unbind(-1))
         for layer in range(self.num_layers):
             k = AXES[layer % 3]
-            log_scale, shift = self._scale_and_shift(atlases[layer], frames, axes, k)
-            axes[k] = axes[k] * log_scale.exp() + shift
+            scale, shift = self._scale_and_shift(atlases[layer], frames, axes, k)
+            axes[k] = axes[k] * scale + shift
         return torch.stack(axes, dim=-1)
 
     def inverse(self, atlases: Sequence[Tensor], frames: Tensor, points: Tensor) -> Tensor:
@@ -107,15 +116,16 @@ class TabulatedCouplings(nn.Module):
         axes = list(points.unbind(-1))
         for layer in reversed(range(self.num_layers)):
             k = AXES[layer % 3]
-            log_scale, shift = self._scale_and_shift(atlases[layer], frames, axes, k)
-            axes[k] = (axes[k] - shift) * (-log_scale).exp()
+            scale, shift = self._scale_and_shift(atlases[layer], frames, axes, k)
+            axes[k] = (axes[k] - shift) / scale
         return torch.stack(axes, dim=-1)
 
     def _scale_and_shift(self, atlas: Tensor, frames: Tensor, axes: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
         others = [axis for axis in range(3) if axis != k]
         position = torch.stack([(axes[axis] - self.center[axis]) / self.extent[axis] for axis in others], dim=-1)
         raw, shift = look_up(atlas, self.num_frames, frames, position).unbind(-1)
-        return MAX_LOG_SCALE * torch.tanh(raw / MAX_LOG_SCALE), shift
+        raw = raw.clamp(-MAX_RAW, MAX_RAW)
+        return raw + (1 + raw.square()).sqrt(), shift
 
     def roughness(self) -> Tensor:
         """How much the tables change from knot to knot, in time and in space: a scalar to keep small.
@@ -123,14 +133,19 @@ class TabulatedCouplings(nn.Module):
         The coarsest level is free to change (weight 0.01), finer ones less so, up to weight 0.3.
         """
         total = self.extent.new_zeros(())
-        for table, weight in zip(self.tables, _level_weights(len(self.tables)), strict=True):
+        for table, weight in zip(self.tables, level_weights(len(self.tables)), strict=True):
             in_time = table.diff(dim=1).square().mean() if table.shape[1] > 1 else 0.0
             in_space = table.diff(dim=3).square().mean() + table.diff(dim=4).square().mean()
-            total = total + weight * 100.0 * (in_time + 0.3 * in_space)
+            total = total + weight * (TIME_ROUGHNESS * in_time + SPACE_ROUGHNESS * in_space)
         return total
 
 
-def _level_weights(levels: int) -> list[float]:
+def _is_identity(weights: Tensor) -> bool:
+    """Whether a level needs no resampling, its knots being the finest ones."""
+    return weights.shape[0] == weights.shape[1]
+
+
+def level_weights(levels: int) -> list[float]:
     """0.01 for the coarsest level to 0.3 for the finest, in equal ratios."""
     if levels == 1:
         return [0.3]

@@ -17,7 +17,7 @@ from omnimotion_core.events import Reporter
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FAR, FieldShape
-from omnimotion_core.optimization import losses
+from omnimotion_core.optimization import compiled, losses
 from omnimotion_core.optimization.evidence import weigh_evidence
 from omnimotion_core.optimization.sampling import Batch, MatchSampler
 from omnimotion_core.optimization.state import Fitter
@@ -32,19 +32,20 @@ DECAY = (0.9, 0.99)
 
 def fit(
     clip: Clip, correspondences: Correspondences, config: Config, *, checkpoint: Path, device: torch.device,
-    reporter: Reporter,
+    reporter: Reporter, threads: int = 1,
 ) -> Field:  # fmt: skip
     """Fit a field to ``correspondences``.
 
     Args:
         checkpoint: folder of the resume state; a state found there is gone on from.
+        threads: that may work at once on a CPU; the result does not depend on it.
     Returns:
         The field on ``device``, without gradients.
     Raises:
         FitError: the loss stays no number.
         Cancelled: the user asked to stop; the checkpoint holds all that was done.
     """
-    fitter = _Fitter(clip, correspondences, config, device)
+    fitter = _Fitter(clip, correspondences, config, device, threads)
     fitter.run(checkpoint, reporter)
     field = fitter.field.requires_grad_(False)
     weigh_evidence(field, correspondences, seed=config.seed)
@@ -62,11 +63,16 @@ def learning_rate_factor(step: int, settings: FitConfig) -> float:
 class _Fitter(Fitter):
     """The fit of a tabulated field."""
 
-    def __init__(self, clip: Clip, correspondences: Correspondences, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, clip: Clip, correspondences: Correspondences, config: Config, device: torch.device, threads: int = 1
+    ) -> None:
         self.settings, self.device = config.fit, device
         self.field = warm_started_field(FieldShape.of(clip), config.model, correspondences, config.seed).to(device)
         self.sampler = MatchSampler(correspondences, device)
         self.scale = losses.length_scale(clip.working_size)
+        self.compiled = None
+        if device.type == "cpu":
+            self.compiled = compiled.MatchLoss(self.field, self.scale, self.settings.depth_weight, threads)
         self.edges = losses.edge_weights(_depth_sized_pictures(clip, self.field).to(device))
         self.rates = (self.settings.lr_tables, self.settings.lr_depth, self.settings.lr_affine)
         parameters = list(self.field.couplings.parameters()), [self.field.depth], [self.field.affine.matrix]
@@ -87,24 +93,30 @@ class _Fitter(Fitter):
         return self._loss(batch, frames)
 
     def _loss(self, batch: Batch, frames: Tensor) -> Tensor:
-        settings, prepared = self.settings, self.field.prepare()
+        settings = self.settings
+        robust = settings.robust_scale_px if self.step >= settings.robust_after * settings.steps else None
+        of_matches = self.compiled(batch, robust) if self.compiled else self._match_loss(batch, robust)
+        couplings = self.field.couplings
+        roughness = compiled.roughness(couplings) if self.compiled else couplings.roughness()
+        depth = self.field.depth[frames]
+        across, down = self.edges
+        return (
+            of_matches
+            + settings.depth_smoothness * losses.depth_smoothness_loss(depth, across[frames], down[frames])
+            + RANGE_WEIGHT * losses.depth_range_loss(depth, FAR)
+            + settings.table_smoothness * roughness
+        )
+
+    def _match_loss(self, batch: Batch, robust: float | None) -> Tensor:
+        """What ``compiled.MatchLoss`` computes, on any device."""
+        prepared = self.field.prepare()
         start = prepared.lift(batch.frames_from, batch.source)
         landed = prepared.from_canonical(batch.frames_to, prepared.to_canonical(batch.frames_from, start))
-        robust = settings.robust_scale_px if self.step >= settings.robust_after * settings.steps else None
         flow = losses.flow_loss(
             prepared.to_pixels(landed) * self.scale, batch.target * self.scale, batch.weight, robust
         )
         map_value = prepared.depth_at(batch.frames_to, landed[:, :2])
-        consistency = losses.depth_consistency_loss(landed[:, 2], map_value, batch.weight)
-        depth = self.field.depth[frames]
-        across, down = self.edges
-        return (
-            flow
-            + settings.depth_weight * consistency
-            + settings.depth_smoothness * losses.depth_smoothness_loss(depth, across[frames], down[frames])
-            + RANGE_WEIGHT * losses.depth_range_loss(depth, FAR)
-            + settings.table_smoothness * self.field.couplings.roughness()
-        )
+        return flow + self.settings.depth_weight * losses.depth_consistency_loss(landed[:, 2], map_value, batch.weight)
 
 
 def _depth_sized_pictures(clip: Clip, field: Field) -> Tensor:

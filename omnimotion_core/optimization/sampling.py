@@ -34,8 +34,11 @@ class MatchSampler:
         return len(self._pair)
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """``count`` matches, with replacement; the generator lives on the CPU so that every device draws alike."""
-        return self.take(torch.randint(len(self), (count,), generator=generator).to(self.device))
+        """``count`` matches, with replacement; the generator lives on the CPU so that every device draws alike.
+
+        In the store's order, so that matches of the same frames come together and find their tables in the cache.
+        """
+        return self.take(torch.randint(len(self), (count,), generator=generator).sort().values.to(self.device))
 
     def take(self, index: Tensor) -> Batch:
         """The matches of the given rows (B,)."""

@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from omnimotion_core.model.interpolation import time_weights
-from omnimotion_core.model.invertible import AXES, MAX_LOG_SCALE, FrameAffine, TabulatedCouplings
+from omnimotion_core.model.invertible import AXES, MAX_RAW, FrameAffine, TabulatedCouplings
 
 FRAMES = 7
 
@@ -53,13 +55,23 @@ def test_one_layer_is_the_affine_coupling_of_its_formula() -> None:
     )
     with torch.no_grad():
         layer.tables[0].zero_()
-        layer.tables[0][0, 0, 0] = 0.4  # log scale, the same everywhere
+        layer.tables[0][0, 0, 0] = 0.4  # raw scale, the same everywhere
         layer.tables[0][0, 0, 1] = torch.tensor([[0.0, 1.0], [0.0, 1.0]])  # shift rises along the first other axis
     xyz = torch.tensor([[0.5, -0.2, 0.7]])
     moved = layer(layer.atlases(), torch.zeros(1, dtype=torch.long), xyz).detach()[0]
-    scale = np.exp(MAX_LOG_SCALE * np.tanh(0.4 / MAX_LOG_SCALE))
+    scale = np.exp(np.arcsinh(0.4))
     assert AXES[0] == 2
     np.testing.assert_allclose(moved, [0.5, -0.2, 0.7 * scale + (0.5 + 1) / 2], rtol=1e-5)
+
+
+def test_scale_is_bounded() -> None:
+    layer = couplings(strength=0.0)
+    with torch.no_grad():
+        layer.tables[0][:, :, 0] = 1e3
+    frames, xyz = points(10)
+    scale, _ = layer._scale_and_shift(layer.atlases()[0], frames, list(xyz.unbind(-1)), 2)
+    np.testing.assert_allclose(scale.detach(), np.exp(2.0), rtol=1e-5)
+    assert math.isclose(MAX_RAW, math.sinh(2.0))
 
 
 def test_volume_is_never_folded() -> None:

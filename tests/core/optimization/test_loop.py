@@ -93,8 +93,9 @@ def test_a_loss_that_is_no_number_goes_back_and_slows_down(
 ) -> None:
     from omnimotion_core.optimization import losses
 
-    original, calls = losses.flow_loss, iter(range(1000))
-    monkeypatch.setattr(losses, "flow_loss", lambda *a: original(*a) * (float("nan") if next(calls) == 14 else 1.0))
+    original, calls = losses.depth_smoothness_loss, iter(range(1000))
+    spoilt = lambda *a: original(*a) * (float("nan") if next(calls) == 14 else 1.0)  # noqa: E731
+    monkeypatch.setattr(losses, "depth_smoothness_loss", spoilt)
     field = run_fit()
     assert all(bool(parameter.isfinite().all()) for parameter in field.parameters())
     assert next(calls) == 40  # steps 11 to 20 were done twice
@@ -103,8 +104,8 @@ def test_a_loss_that_is_no_number_goes_back_and_slows_down(
 def test_a_loss_that_stays_no_number_is_told(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     from omnimotion_core.optimization import losses
 
-    original = losses.flow_loss
-    monkeypatch.setattr(losses, "flow_loss", lambda *a: original(*a) * float("nan"))
+    original = losses.depth_smoothness_loss
+    monkeypatch.setattr(losses, "depth_smoothness_loss", lambda *a: original(*a) * float("nan"))
     with pytest.raises(FitError, match=r"diverges even at 0\.125"):
         run_fit()
 

@@ -102,10 +102,10 @@ def test_each_shot_has_a_reference_of_its_own() -> None:
 def test_what_moves_by_itself_starts_in_front() -> None:
     matches = matches_of(neighbors((1, 2)), moving=True)
     depth = initial_depth(SHAPE, ModelConfig(), matches, pair_motions(matches, seed=0))
-    assert depth.shape == (9, 15, 20)
+    assert depth.shape == (9, 30, 40)
     assert depth.min() >= 0
     assert depth.max() <= FAR
-    assert depth[4, 7, 10] < depth[4, 1, 1] - 0.8
+    assert depth[4, 15, 20] < depth[4, 2, 2] - 0.8
 
 
 def test_the_tables_cover_all_that_the_camera_sees() -> None:

@@ -1,0 +1,135 @@
+"""The tabulated couplings as compiled loops: the same arithmetic as ``TabulatedCouplings`` in one pass over the points.
+
+On a CPU a point costs a few dozen multiplications, and the calls of a tensor library around them cost more than they
+do. So numba compiles the loops; what they are fed and what they give are plain arrays.
+
+Arrays throughout, all float32 unless said:
+    tables (L, T, 2, R, R)   raw scale and shift of each layer in each frame, rows by the second conditioning axis
+    affine (T, 6)            rows of [A | b]
+    center, extent (3,)      the middle of the tables' range and half of it
+"""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+FAST = {"contract", "arcp", "nsz", "reassoc"}  # but for infinities and what is no number, whose tests must hold
+PART = 65_536  # points that one thread takes at once
+
+_HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
+
+
+@numba.njit(inline="always")
+def transformed_axis(layer):  # type: ignore[no-untyped-def]  # numba infers
+    """Which of x, y, z a layer transforms: z, x, y in turn, as ``invertible.AXES``."""
+    turn = layer % 3
+    return 2 if turn == 0 else turn - 1
+
+
+@numba.njit(inline="always")
+def knot_position(value, center, extent, knots):  # type: ignore[no-untyped-def]
+    """Where ``value`` lies among the knots: the knot before it, the rest, and 1 (0 where it was clamped to the range).
+
+    A value that is no number counts as the lower end, so that no index is out of bounds.
+    """
+    u = (value - center) / extent
+    free = _ONE
+    if not u > -1:
+        u, free = -_ONE, _ZERO
+    elif u > 1:
+        u, free = _ONE, _ZERO
+    position = (u + _ONE) * _HALF * np.float32(knots - 1)
+    index = min(int(position), knots - 2)
+    return index, position - index, free
+
+
+@numba.njit(inline="always")
+def bilinear(table, row, column, down, across):  # type: ignore[no-untyped-def]
+    """A table (h, w) between four entries."""
+    upper = table[row, column] * (_ONE - across) + table[row, column + 1] * across
+    lower = table[row + 1, column] * (_ONE - across) + table[row + 1, column + 1] * across
+    return upper * (_ONE - down) + lower * down
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
+def _forward(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
+    layers, knots = tables.shape[0], tables.shape[4]
+    v = np.empty(3, np.float32)
+    for p in range(start, end):
+        t = frames[p]
+        x, y = points[p, 0], points[p, 1]
+        v[0] = affine[t, 0] * x + affine[t, 1] * y + affine[t, 2]
+        v[1] = affine[t, 3] * x + affine[t, 4] * y + affine[t, 5]
+        v[2] = points[p, 2]
+        for layer in range(layers):
+            c = transformed_axis(layer)
+            a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
+            column, across, _ = knot_position(v[a], center[a], extent[a], knots)
+            row, down, _ = knot_position(v[b], center[b], extent[b], knots)
+            raw = bilinear(tables[layer, t, 0], row, column, down, across)
+            raw = min(max(raw, -max_raw), max_raw)
+            shift = bilinear(tables[layer, t, 1], row, column, down, across)
+            v[c] = v[c] * (raw + math.sqrt(_ONE + raw * raw)) + shift
+        out[p, 0], out[p, 1], out[p, 2] = v[0], v[1], v[2]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FAST)
+def _inverse(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
+    layers, knots = tables.shape[0], tables.shape[4]
+    v = np.empty(3, np.float32)
+    for p in range(start, end):
+        t = frames[p]
+        v[0], v[1], v[2] = points[p, 0], points[p, 1], points[p, 2]
+        for layer in range(layers - 1, -1, -1):
+            c = transformed_axis(layer)
+            a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
+            column, across, _ = knot_position(v[a], center[a], extent[a], knots)
+            row, down, _ = knot_position(v[b], center[b], extent[b], knots)
+            raw = bilinear(tables[layer, t, 0], row, column, down, across)
+            raw = min(max(raw, -max_raw), max_raw)
+            shift = bilinear(tables[layer, t, 1], row, column, down, across)
+            v[c] = (v[c] - shift) / (raw + math.sqrt(_ONE + raw * raw))
+        a00, a01, a10, a11 = affine[t, 0], affine[t, 1], affine[t, 3], affine[t, 4]
+        x, y = v[0] - affine[t, 2], v[1] - affine[t, 5]
+        determinant = a00 * a11 - a01 * a10
+        out[p, 0] = (a11 * x - a01 * y) / determinant
+        out[p, 1] = (a00 * y - a10 * x) / determinant
+        out[p, 2] = v[2]
+
+
+class PointMaps:
+    """Both maps of a field with fixed parameters, for flat points on the CPU.
+
+    Args:
+        tables, affine, center, extent: as the module's docstring tells, contiguous.
+        max_raw: where raw scales are clamped.
+        threads: that share many points out; the answers do not depend on it.
+    """
+
+    def __init__(
+        self, tables: np.ndarray, affine: np.ndarray, center: np.ndarray, extent: np.ndarray, max_raw: float,
+        threads: int = 1,
+    ) -> None:  # fmt: skip
+        self._parameters = (tables, affine, center, extent, np.float32(max_raw))
+        self._threads = threads
+
+    def to_canonical(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Local points (P, 3) of ``frames`` (P,) int64 to canonical ones."""
+        return self._run(_forward, frames, points)
+
+    def from_canonical(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Canonical points (P, 3) to local ones of ``frames`` (P,) int64: the inverse."""
+        return self._run(_inverse, frames, points)
+
+    def _run(self, loop, frames: np.ndarray, points: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+        frames, points = np.ascontiguousarray(frames), np.ascontiguousarray(points)
+        out = np.empty(points.shape, np.float32)
+        parts = [(start, min(start + PART, len(points))) for start in range(0, len(points), PART)]
+        if self._threads == 1 or len(parts) == 1:
+            loop(*self._parameters, frames, points, out, 0, len(points))
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:
+                list(pool.map(lambda part: loop(*self._parameters, frames, points, out, *part), parts))
+        return out

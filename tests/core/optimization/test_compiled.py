@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from omnimotion_core.config import ModelConfig
+from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import FieldShape
+from omnimotion_core.optimization import losses
+from omnimotion_core.optimization.compiled import MatchLoss, roughness
+from omnimotion_core.optimization.sampling import Batch
+
+FRAMES, SIZE = 4, (40, 32)
+DEPTH_WEIGHT = 20.0
+
+
+@pytest.fixture
+def field() -> Field:
+    shape = FieldShape(size=SIZE, working_size=SIZE, num_frames=FRAMES)
+    field = Field(shape, ModelConfig(knots=((2.0, 4), (1.0, 6))), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for table in field.couplings.tables:
+            table.add_(torch.randn(table.shape, generator=generator) * 0.05)
+        field.affine.matrix.add_(torch.randn(FRAMES, 6, generator=generator) * 0.05)
+        field.depth.add_(torch.randn(field.depth.shape, generator=generator) * 0.3)
+    return field
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Matches of which some leave the picture, and some land beyond the tables' range."""
+    generator = torch.Generator().manual_seed(4)
+    count = 3000
+    source = torch.rand(count, 2, generator=generator) * (torch.tensor(SIZE) - 1)
+    return Batch(
+        frames_from=torch.randint(FRAMES, (count,), generator=generator),
+        frames_to=torch.randint(FRAMES, (count,), generator=generator),
+        source=source,
+        target=source + torch.randn(count, 2, generator=generator) * 6,
+        weight=torch.rand(count, generator=generator),
+    )
+
+
+def by_torch(field: Field, batch: Batch, scale: float, robust: float | None) -> torch.Tensor:
+    prepared = field.prepare()
+    there = prepared.to_canonical(batch.frames_from, prepared.lift(batch.frames_from, batch.source))
+    landed = prepared.from_canonical(batch.frames_to, there)
+    surface = prepared.depth_at(batch.frames_to, landed[:, :2])
+    flow = losses.flow_loss(prepared.to_pixels(landed) * scale, batch.target * scale, batch.weight, robust)
+    return flow + DEPTH_WEIGHT * losses.depth_consistency_loss(landed[:, 2], surface, batch.weight)
+
+
+def gradients(field: Field, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    field.zero_grad()
+    loss.backward()
+    return {name: value.grad.clone() for name, value in field.named_parameters()}
+
+
+@pytest.mark.parametrize("robust", [None, 2.0])
+def test_loss_and_gradients_are_those_of_the_formulas(field: Field, batch: Batch, robust: float | None) -> None:
+    scale = losses.length_scale(SIZE)
+    expected = by_torch(field, batch, scale, robust)
+    found = MatchLoss(field, scale, DEPTH_WEIGHT, threads=1)(batch, robust)
+    np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5)
+    wanted, got = gradients(field, expected), gradients(field, found)
+    for name, gradient in wanted.items():
+        # a point within rounding of a knot may take the slope of either side
+        assert (got[name] - gradient).norm() < 2e-3 * gradient.norm(), name
+
+
+def test_two_threads_change_no_digit(field: Field, batch: Batch) -> None:
+    one = gradients(field, MatchLoss(field, 4.0, DEPTH_WEIGHT, threads=1)(batch, 4.0))
+    two = gradients(field, MatchLoss(field, 4.0, DEPTH_WEIGHT, threads=2)(batch, 4.0))
+    for name, gradient in one.items():
+        np.testing.assert_array_equal(two[name], gradient)
+
+
+def test_gradient_follows_what_the_loss_is_part_of(field: Field, batch: Batch) -> None:
+    loss = MatchLoss(field, 4.0, DEPTH_WEIGHT, threads=1)
+    once, thrice = gradients(field, loss(batch, 4.0)), gradients(field, 3 * loss(batch, 4.0))
+    for name, gradient in once.items():
+        np.testing.assert_allclose(thrice[name], 3 * gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_roughness_and_its_gradient_are_those_of_the_formula(field: Field) -> None:
+    expected, found = field.couplings.roughness(), roughness(field.couplings)
+    np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5)
+    tables = list(field.couplings.tables)
+    wanted = torch.autograd.grad(expected, tables)
+    for gradient, other in zip(torch.autograd.grad(found, tables), wanted, strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-9)
