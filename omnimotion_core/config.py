@@ -45,6 +45,23 @@ class VideoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExhaustiveConfig:
+    """The paper's input motion: all pairs of frames, filtered as its authors do. See ``flow.exhaustive``."""
+
+    enabled: bool = False  # in place of the distances ``gaps`` and of loop closures
+    whole_neighbors: bool = True  # neighboring frames teach in every pixel, trusted or not, as in the published code
+    chain: bool = False  # lengthen matches by the flow between neighbors, as the published code's main program does
+    features: str | None = None  # DINO's file of weights; None: the known one from the cache folder, or colors instead
+    min_similarity: float = 0.5  # cosine of two ends' DINO features
+    memory_mb: int = 4096  # what all matches may take while they are drawn from; fewer of each pair are kept for it
+
+    def __post_init__(self) -> None:
+        _require(-1 <= self.min_similarity < 1, "flow.exhaustive.min_similarity", self.min_similarity,
+                 "set it between -1 and 1")
+        _require(self.memory_mb >= 64, "flow.exhaustive.memory_mb", self.memory_mb, "set it to 64 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FlowConfig:
     """Which pairs of frames are matched, how, and which matches are trusted to supervise the model."""
 
@@ -58,6 +75,7 @@ class FlowConfig:
     max_cycle_error_px: float = 1.0  # working pixels; a round trip that misses by more is not trusted
     max_appearance_error: float = 12.0  # CIELAB units between the two ends, after a small blur
     samples_per_pair: int = 5000  # matches kept of each direction of a pair
+    exhaustive: ExhaustiveConfig = field(default_factory=ExhaustiveConfig)
 
     def __post_init__(self) -> None:
         _require(bool(self.estimator), "flow.estimator", repr(self.estimator), "name an estimator, such as dis")
@@ -238,7 +256,9 @@ class Config:
             # the published code's length: hours on a good GPU; the paper tells of 200,000 steps
             return cls(
                 preset="paper",
-                flow=FlowConfig(max_cycle_error_px=3.0, samples_per_pair=20_000),
+                flow=FlowConfig(
+                    max_cycle_error_px=3.0, samples_per_pair=20_000, exhaustive=ExhaustiveConfig(enabled=True)
+                ),
                 model=ModelConfig(kind="volumetric"),
                 fit=FitConfig(steps=100_000, checkpoint_every=1000),
             )
