@@ -19,6 +19,8 @@ from omnimotion_core.errors import ConfigError
 PRESETS = ("draft", "standard", "paper")
 MODEL_KINDS = ("tabulated", "volumetric")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+STEP_RUNS = ("eager", "graph", "compile")
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
@@ -157,10 +159,15 @@ class VolumetricFitConfig:
     mask_near_steps: int = 0  # steps in which the nearest fifth of each ray is held empty
     flow_weight: float = 1.0  # of the flow terms, which are in working pixels: small frames want more
     pace: float = 1.0  # how many times faster all schedules run; for a fit of fewer steps
+    precision: str = "auto"  # of hidden layers in the fit: float32, bfloat16, or auto: bfloat16 on CUDA alone
+    run: str = "eager"  # a step; or graph: replayed from a CUDA graph; or compile: by torch.compile
 
     def __post_init__(self) -> None:
         for name in ("pairs", "points", "halve_every", "mine_every", "start_interval", "widen_every"):
             _require(getattr(self, name) >= 1, f"fit.volumetric.{name}", getattr(self, name), "set it to 1 or more")
+        _require(self.precision in PRECISIONS, "fit.volumetric.precision", repr(self.precision),
+                 f"use one of {', '.join(PRECISIONS)}")
+        _require(self.run in STEP_RUNS, "fit.volumetric.run", repr(self.run), f"use one of {', '.join(STEP_RUNS)}")
         for name in ("lr_latent", "lr_couplings", "lr_canonical", "flow_weight", "pace"):
             _require(getattr(self, name) > 0, f"fit.volumetric.{name}", getattr(self, name), "set it above 0")
         _require(self.mask_near_steps >= 0, "fit.volumetric.mask_near_steps", self.mask_near_steps,

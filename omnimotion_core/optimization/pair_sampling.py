@@ -172,7 +172,7 @@ class PairSampler:
     def _take(self, index: Tensor, first: Tensor, second: Tensor, swapped: Tensor, counted: Tensor) -> PairBatch:
         frames_from, frames_to = torch.where(swapped, second, first), torch.where(swapped, first, second)
         frames_from, frames_to, index, swapped, counted = (
-            part.to(self.device, non_blocking=True) for part in (frames_from, frames_to, index, swapped, counted)
+            to_device(part, self.device) for part in (frames_from, frames_to, index, swapped, counted)
         )
         source, target = self._source[index], self._target[index]
         turned = swapped[:, None, None]
@@ -196,6 +196,13 @@ class PairSampler:
         corners = [self._colors[frame, v, u].float() for v in (row, bottom) for u in (column, right)]
         upper, lower = (torch.lerp(corners[k], corners[k + 1], across) for k in (0, 2))
         return torch.lerp(upper, lower, down) / 255.0
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of the CPU on ``device``, without waiting: a GPU fetches them itself from memory pinned for that."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def error_map(pixels: np.ndarray, errors: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.events import Cancelled, Event, Reporter, Warned
 from omnimotion_core.flow import exhaustive, exhaustive_plan
 from omnimotion_core.flow.consistency import resize_flow
-from omnimotion_core.flow.correspondences import FIELDS, Correspondences
+from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.flow.dino import VisionTransformer
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.matching import matching_size
