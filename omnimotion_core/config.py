@@ -55,7 +55,7 @@ class ExhaustiveConfig:
     chain: bool = False  # lengthen matches by the flow between neighbors, as the published code's main program does
     features: str | None = None  # DINO's file of weights; None: the known one from the cache folder, or colors instead
     min_similarity: float = 0.5  # cosine of two ends' DINO features
-    memory_mb: int = 4096  # what all matches may take while they are drawn from; fewer of each pair are kept for it
+    memory_mb: int = 6144  # what all matches may take while they are drawn from; fewer of each pair are kept for it
 
     def __post_init__(self) -> None:
         _require(-1 <= self.min_similarity < 1, "flow.exhaustive.min_similarity", self.min_similarity,

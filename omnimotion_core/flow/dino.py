@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnimotion_core.coordinates import Size
+from omnimotion_core.errors import FlowError
 from omnimotion_core.flow.estimators.checkpoints import fill, read_weights
 
 PATCH = 16
@@ -116,7 +117,11 @@ class DinoFeatures:
 
     def __init__(self, weights: Path, device: torch.device) -> None:
         network = VisionTransformer()
-        fill(network, read_weights(weights), weights, "DINO's ViT-S/16")
+        try:
+            fill(network, read_weights(weights), weights, "DINO's ViT-S/16")
+        except FlowError as error:
+            raise FlowError(error.problem, "set flow.exhaustive.features to another file, or delete this one and run "
+                                           "`omnimotion weights get dino-vits16`") from error
         self.network, self.device = network.eval().requires_grad_(False).to(device), device
 
     def of(self, picture: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ FILE = "exhaustive.json"
 VERSION = 1
 FREE_SHARE = 0.5  # of the free memory that matches may take
 FRAMES_SHARE = 0.25  # that frames held ready may take
-MATCH_BYTES = 80  # of a match while it is loaded and drawn from, at most; measured
+MATCH_BYTES = 110  # of a match while it is loaded and drawn from, at most; measured
 MIN_SAMPLES = 32  # of a pair's direction; with fewer a fit makes no sense
 FEATURE_BYTES = 40  # of a learned estimator's features, for each pixel of the picture it is given
 

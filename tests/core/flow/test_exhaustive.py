@@ -45,10 +45,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npz"))}
 
 
+def held(values: np.ndarray | None) -> np.ndarray:
+    """What is known where all pairs are matched."""
+    assert values is not None
+    return values
+
+
 def of_pair(found: Correspondences, i: int, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Source, target and one_way of a pair."""
     members = found.pair == found.pairs.tolist().index([i, j])
-    return found.source[members].astype(int), found.target[members], found.one_way[members]
+    return found.source[members].astype(int), found.target[members], held(found.one_way)[members]
 
 
 def test_all_pairs_are_matched_both_ways(found: Correspondences) -> None:
@@ -162,18 +168,18 @@ def test_neighbors_teach_in_every_pixel_unless_told_otherwise(
         source, target, one_way = of_pair(found, i, i + 1)
         assert len(source) > 0.9 * SIZE[0] * SIZE[1]
         assert ((target >= -0.5) & (target <= np.array(SIZE) - 0.5)).all()
-        num_valid = int(found.num_valid[found.pairs.tolist().index([i, i + 1])])
+        num_valid = int(held(found.num_valid)[found.pairs.tolist().index([i, i + 1])])
         assert (~one_way).sum() <= num_valid
         kept, valid = kept + len(source), valid + num_valid
     assert kept > valid
     strict = dataclasses.replace(FLOW, exhaustive=dataclasses.replace(ALL, whole_neighbors=False))
     fewer = match_clip(dataclasses.replace(shot, num_frames=6), strict, tmp_path)
     row = fewer.pairs.tolist().index([4, 5])
-    assert len(of_pair(fewer, 4, 5)[0]) == fewer.num_valid[row]
+    assert len(of_pair(fewer, 4, 5)[0]) == held(fewer.num_valid)[row]
 
 
 def test_partners_are_the_frames_that_a_pixel_is_matched_in(found: Correspondences) -> None:
-    assert found.partners.shape == (FRAMES, SIZE[1], SIZE[0])
+    assert held(found.partners).shape == (FRAMES, SIZE[1], SIZE[0])
     for t in (0, 7, 8, 11):
         expected = np.zeros((SIZE[1], SIZE[0]), int)
         for other in range(FRAMES):
@@ -181,9 +187,9 @@ def test_partners_are_the_frames_that_a_pixel_is_matched_in(found: Correspondenc
                 source, _, _ = of_pair(found, t, other)
                 np.add.at(expected, (source[:, 1], source[:, 0]), 1)
         near = [other for other in range(FRAMES) if 0 < abs(other - t) <= 2]
-        assert ((found.partners[t] >= expected) & (found.partners[t] <= expected + len(near))).all()
-        valid = sum(int(found.num_valid[found.pairs.tolist().index([t, j])]) for j in range(FRAMES) if j != t)
-        assert int(found.partners[t].sum()) == valid
+        assert ((held(found.partners)[t] >= expected) & (held(found.partners)[t] <= expected + len(near))).all()
+        valid = sum(int(held(found.num_valid)[found.pairs.tolist().index([t, j])]) for j in range(FRAMES) if j != t)
+        assert int(held(found.partners)[t].sum()) == valid
 
 
 @pytest.mark.parametrize("chain", [False, True])
@@ -243,7 +249,7 @@ def test_matches_begin_and_end_on_the_mask(scene: Scene, make_clip: MakeClip, tm
     assert len(found) > 1000
     assert found.source[:, 0].max() < 60
     assert found.target[:, 0].max() < 60
-    assert found.partners[:, :, 60:].max() == 0
+    assert held(found.partners)[:, :, 60:].max() == 0
 
 
 # what memory there is
@@ -318,9 +324,9 @@ def test_with_weights_features_are_compared(shot: Clip, tmp_path: Path, monkeypa
     assert not heard(clip, flow(0.999), tmp_path / "few")
     every, few = (load_correspondences(tmp_path / name, clip, flow(0.5)) for name in ("all", "few"))
     far = every.pairs.tolist().index([0, 3])
-    assert 0 < few.num_valid[far] < every.num_valid[far]
+    assert 0 < held(few.num_valid)[far] < held(every.num_valid)[far]
     near = every.pairs.tolist().index([0, 2])  # so near that appearance does not count
-    assert few.num_valid[near] == every.num_valid[near]
+    assert held(few.num_valid)[near] == held(every.num_valid)[near]
     (tmp_path / "few" / "000000.npz").unlink()
     torch.save(VisionTransformer(12, 3, 1, 3).state_dict(), weights)
     with pytest.raises(FlowError, match="gone or others now; bring those back"):
@@ -356,11 +362,11 @@ def test_a_chain_follows_the_published_rules() -> None:
         like.append(some(0.8))
     neighbors[0] = direct[0]  # the first step of a chain is the pair of neighbors itself
 
-    held: Chained | None = None
+    chain: Chained | None = None
     believed = []
     for k in range(steps):
-        held, accepted = overwrite(
-            None if held is None else held.lengthened(neighbors[k]), direct[k], (pictures[0], pictures[k + 1]),
+        chain, accepted = overwrite(
+            None if chain is None else chain.lengthened(neighbors[k]), direct[k], (pictures[0], pictures[k + 1]),
             lambda flow, trusted, k=k: like[k],  # type: ignore[misc]
         )  # fmt: skip
         believed.append(accepted)
@@ -372,12 +378,12 @@ def test_a_chain_follows_the_published_rules() -> None:
                     at = end.clip(0, [width - 1, height - 1]).astype(int)
                     trusted &= bool(neighbors[k].consistent[at[1], at[0]])
                     end = end + neighbors[k].flow[at[1], at[0]]
-                    trusted &= 0 <= end[0] < width and 0 <= end[1] < height
+                    trusted &= bool(0 <= end[0] < width and 0 <= end[1] < height)
                 if direct[k].valid[y, x]:
                     end = np.array([x, y]) + direct[k].flow[y, x]
                 at = end.clip(0, [width - 1, height - 1]).astype(int)
                 color = (pictures[k + 1][at[1], at[0]].astype(float) - pictures[0][y, x]) / 255
-                trusted &= bool(like[k][y, x]) and np.linalg.norm(color) < 0.3
+                trusted &= bool(like[k][y, x]) and float(np.linalg.norm(color)) < 0.3
                 trusted = (trusted or bool(direct[k].consistent[y, x])) and not direct[k].hidden[y, x]
                 assert believed[k].consistent[y, x] == trusted, (x, y, k)
                 assert believed[k].hidden[y, x] == direct[k].hidden[y, x]
@@ -392,8 +398,8 @@ def test_chains_reach_what_direct_flow_does_not(
 ) -> None:
     chain = dataclasses.replace(FLOW, exhaustive=dataclasses.replace(ALL, chain=True))
     chained = match_clip(shot, chain, tmp_path)
-    more = {(int(i), int(j)): int(n) for (i, j), n in zip(chained.pairs, chained.num_valid, strict=True)}
-    direct = {(int(i), int(j)): int(n) for (i, j), n in zip(found.pairs, found.num_valid, strict=True)}
+    more = {(int(i), int(j)): int(n) for (i, j), n in zip(chained.pairs, held(chained.num_valid), strict=True)}
+    direct = {(int(i), int(j)): int(n) for (i, j), n in zip(found.pairs, held(found.num_valid), strict=True)}
     assert all(more[way] >= direct[way] for way in direct)
     assert sum(more.values()) > 1.02 * sum(direct.values())
     new_miss, new_motion = [], []

@@ -1,7 +1,5 @@
 """The step as a GPU is to run it: static, never waiting, in lower precision, compiled; what of that a CPU can show."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +9,6 @@ from omnimotion_core.errors import ConfigError
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.model.volumetric import VolumetricField
-from omnimotion_core.optimization import volumetric_step
 from omnimotion_core.optimization.pair_sampling import PairBatch
 from omnimotion_core.optimization.volumetric_loop import VolumetricFitter
 from omnimotion_core.optimization.volumetric_losses import loss_weights
@@ -152,7 +149,7 @@ def test_a_step_is_one_graph_of_whichever_numbers(fitter: VolumetricFitter, monk
         return graph.forward
 
     monkeypatch.setattr(
-        volumetric_step.torch, "compile", lambda function, **how: compile_(function, backend=counting, **how)
+        torch, "compile", lambda function, **how: compile_(function, backend=counting, **how)
     )
     assert_alike(fitter, "compile", [300, 301, 350])
     assert len(graphs) == 1  # no break in it, and none anew for other weights
@@ -160,7 +157,11 @@ def test_a_step_is_one_graph_of_whichever_numbers(fitter: VolumetricFitter, monk
 
 @pytest.mark.slow
 @of_torch_itself
-def test_a_compiled_step_gives_the_same(fitter: VolumetricFitter) -> None:
+def test_the_way_back_is_compiled_with_it(fitter: VolumetricFitter, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **how: compile_(function, backend="aot_eager", **how)
+    )
     assert_alike(fitter, "compile", [300, 301])
 
 
@@ -171,10 +172,14 @@ def test_graphs_are_refused_without_cuda(scene_clip: Clip, exact: Correspondence
 
 
 @pytest.mark.gpu
-def test_a_replayed_step_gives_the_same(scene_clip: Clip, exact: Correspondences, small: Config) -> None:
+@of_torch_itself
+@pytest.mark.parametrize("run", ["graph", "compile"])
+def test_a_replayed_or_compiled_step_gives_the_same(
+    scene_clip: Clip, exact: Correspondences, small: Config, run: str
+) -> None:
     config = small.override({"fit": {"volumetric": {"precision": "float32"}}})
     fitter = VolumetricFitter(scene_clip, exact, config, torch.device("cuda"))
-    assert_alike(fitter, "graph", [0, 10, 10, 300, 301, 11])  # three sets of terms, and one come back to
+    assert_alike(fitter, run, [0, 10, 10, 300, 301, 11])  # three sets of terms, and one come back to
 
 
 @pytest.mark.gpu
@@ -210,4 +215,4 @@ def test_a_fit_by_graphs_goes_back_to_a_good_state(scene_clip: Clip, exact: Corr
 def test_settings_are_checked(small: Config) -> None:
     for name in ("precision", "run"):
         with pytest.raises(ConfigError, match=rf"fit\.volumetric\.{name} is 'half'; use one of"):
-            dataclasses.replace(small.fit.volumetric, **{name: "half"})
+            small.override({"fit": {"volumetric": {name: "half"}}})
