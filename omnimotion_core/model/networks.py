@@ -140,7 +140,8 @@ class CouplingLayer(nn.Module):
         """Log scale and shift, (B, N) each, at the other two axes (B, N, 2); ``added`` (B, H) by ``of_frames``."""
         first = self.hidden[0]
         assert isinstance(first, nn.Linear)
-        x = F.leaky_relu_(self.encoder(encode_positions(others, self.num_frequencies)), LEAK)
+        encoded = self.encoder(encode_positions(others, self.num_frequencies))
+        x = F.leaky_relu_(encoded.to(self.hidden_dtype), LEAK)
         x = _linear(x, first.weight[:, self.latent_size :], None, self.hidden_dtype)
         x = F.leaky_relu_(x.add_(added[:, None].to(self.hidden_dtype)), LEAK)
         for linear in list(self.hidden)[1:]:
