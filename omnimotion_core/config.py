@@ -19,6 +19,8 @@ from omnimotion_core.errors import ConfigError
 PRESETS = ("draft", "standard", "paper")
 MODEL_KINDS = ("tabulated", "volumetric")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+STEP_RUNS = ("eager", "graph", "compile")
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
@@ -45,6 +47,23 @@ class VideoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExhaustiveConfig:
+    """The paper's input motion: all pairs of frames, filtered as its authors do. See ``flow.exhaustive``."""
+
+    enabled: bool = False  # in place of the distances ``gaps`` and of loop closures
+    whole_neighbors: bool = True  # neighboring frames teach in every pixel, trusted or not, as in the published code
+    chain: bool = False  # lengthen matches by the flow between neighbors, as the published code's main program does
+    features: str | None = None  # DINO's file of weights; None: the known one from the cache folder, or colors instead
+    min_similarity: float = 0.5  # cosine of two ends' DINO features
+    memory_mb: int = 6144  # what all matches may take while they are drawn from; fewer of each pair are kept for it
+
+    def __post_init__(self) -> None:
+        _require(-1 <= self.min_similarity < 1, "flow.exhaustive.min_similarity", self.min_similarity,
+                 "set it between -1 and 1")
+        _require(self.memory_mb >= 64, "flow.exhaustive.memory_mb", self.memory_mb, "set it to 64 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FlowConfig:
     """Which pairs of frames are matched, how, and which matches are trusted to supervise the model."""
 
@@ -58,6 +77,7 @@ class FlowConfig:
     max_cycle_error_px: float = 1.0  # working pixels; a round trip that misses by more is not trusted
     max_appearance_error: float = 12.0  # CIELAB units between the two ends, after a small blur
     samples_per_pair: int = 5000  # matches kept of each direction of a pair
+    exhaustive: ExhaustiveConfig = field(default_factory=ExhaustiveConfig)
 
     def __post_init__(self) -> None:
         _require(bool(self.estimator), "flow.estimator", repr(self.estimator), "name an estimator, such as dis")
@@ -139,10 +159,15 @@ class VolumetricFitConfig:
     mask_near_steps: int = 0  # steps in which the nearest fifth of each ray is held empty
     flow_weight: float = 1.0  # of the flow terms, which are in working pixels: small frames want more
     pace: float = 1.0  # how many times faster all schedules run; for a fit of fewer steps
+    precision: str = "auto"  # of hidden layers in the fit: float32, bfloat16, or auto: bfloat16 on CUDA alone
+    run: str = "eager"  # a step; or graph: replayed from a CUDA graph; or compile: by torch.compile
 
     def __post_init__(self) -> None:
         for name in ("pairs", "points", "halve_every", "mine_every", "start_interval", "widen_every"):
             _require(getattr(self, name) >= 1, f"fit.volumetric.{name}", getattr(self, name), "set it to 1 or more")
+        _require(self.precision in PRECISIONS, "fit.volumetric.precision", repr(self.precision),
+                 f"use one of {', '.join(PRECISIONS)}")
+        _require(self.run in STEP_RUNS, "fit.volumetric.run", repr(self.run), f"use one of {', '.join(STEP_RUNS)}")
         for name in ("lr_latent", "lr_couplings", "lr_canonical", "flow_weight", "pace"):
             _require(getattr(self, name) > 0, f"fit.volumetric.{name}", getattr(self, name), "set it above 0")
         _require(self.mask_near_steps >= 0, "fit.volumetric.mask_near_steps", self.mask_near_steps,
@@ -238,7 +263,9 @@ class Config:
             # the published code's length: hours on a good GPU; the paper tells of 200,000 steps
             return cls(
                 preset="paper",
-                flow=FlowConfig(max_cycle_error_px=3.0, samples_per_pair=20_000),
+                flow=FlowConfig(
+                    max_cycle_error_px=3.0, samples_per_pair=20_000, exhaustive=ExhaustiveConfig(enabled=True)
+                ),
                 model=ModelConfig(kind="volumetric"),
                 fit=FitConfig(steps=100_000, checkpoint_every=1000),
             )

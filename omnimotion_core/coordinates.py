@@ -55,19 +55,24 @@ def rescale_pixels(xy: Any, source: Size, target: Size) -> Any:
     return (xy + 0.5) * factor - 0.5
 
 
-def pixel_to_normalized(xy: Any, size: Size) -> Any:
-    """Pixels to normalized coordinates; arrays or tensors."""
-    span = _span(xy, size)
+def pixel_to_normalized(xy: Any, size: Size, span: Any = None) -> Any:
+    """Pixels to normalized coordinates; arrays or tensors.
+
+    Args:
+        span: what ``span_of`` gave, for tensors of a GPU, which has to be waited for to make it anew.
+    """
+    span = span_of(xy, size) if span is None else span
     return xy * (2.0 / span) - 1.0
 
 
-def normalized_to_pixel(xy: Any, size: Size) -> Any:
-    """Normalized coordinates to pixels; arrays or tensors."""
-    span = _span(xy, size)
+def normalized_to_pixel(xy: Any, size: Size, span: Any = None) -> Any:
+    """Normalized coordinates to pixels; arrays or tensors. For ``span`` see ``pixel_to_normalized``."""
+    span = span_of(xy, size) if span is None else span
     return (xy + 1.0) * (span / 2.0)
 
 
-def _span(xy: Any, size: Size) -> Any:
+def span_of(xy: Any, size: Size) -> Any:
+    """Pixels between the centers of the first and the last in x and y, (2,), of the kind that ``xy`` is."""
     extent = (max(size[0] - 1, 1), max(size[1] - 1, 1))
     return np.asarray(extent, dtype=xy.dtype) if isinstance(xy, np.ndarray) else xy.new_tensor(extent)
 

@@ -60,6 +60,17 @@ def choose_threads(asked: int) -> int:
     return min(limits)
 
 
+def require_graphs(run: str, device: "torch.device") -> None:
+    """Refuse steps replayed from a CUDA graph (``fit.volumetric.run``) where there are none.
+
+    Raises:
+        ConfigError: ``run`` asks for them on another device.
+    """
+    if run == "graph" and device.type != "cuda":
+        raise ConfigError(f"fit.volumetric.run is 'graph', and the fit runs on {device.type}",
+                          "choose --device cuda, or set it to 'eager'")  # fmt: skip
+
+
 def free_memory() -> int:
     """Bytes of main memory that can be had without swapping."""
     return int(psutil.virtual_memory().available)

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnimotion_core.config import Config, digest
-from omnimotion_core.devices import choose_device, computing, describe, machine, measured, package_versions
+from omnimotion_core.devices import (
+    choose_device,
+    computing,
+    describe,
+    machine,
+    measured,
+    package_versions,
+    require_graphs,
+)
 from omnimotion_core.errors import ConfigError, OmniMotionError, RunError
 from omnimotion_core.events import Event, Reporter, Warned
 from omnimotion_core.products import check_kinds, product_path, write_product
@@ -54,7 +62,7 @@ def track(
     check_estimator(config.flow.estimator)
     require_estimator(config.flow)
     if "fit" in stages:
-        choose_device(config.device)
+        require_graphs(config.fit.volumetric.run, choose_device(config.device))
     return _track(identify(str(clip), config.video), out, config, reporter, stages)
 
 
@@ -131,7 +139,7 @@ def run_stage(
         return run
     changes = machine(device, threads)
     if stage == "fit" or stage == "tracks":
-        choose_device(run.config.override(changes).device)
+        require_graphs(run.config.fit.volumetric.run, choose_device(run.config.override(changes).device))
     with run.lock():
         run.read()
         run.manifest["config"] = run.config.override(changes).to_dict()

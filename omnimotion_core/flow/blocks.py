@@ -161,10 +161,10 @@ class FlowBlocks:
             failed = (there.cycle > HIDDEN_MIN_CYCLE * config.max_cycle_error_px) & np.isfinite(there.cycle)
             hidden = failed & ~reached(back.flow)
         if masks[0] is not None and masks[1] is not None:
-            weight = np.where(masks[0] & _mask_at(masks[1], there.flow), weight, 0.0)
+            weight = np.where(masks[0] & mask_at(masks[1], there.flow), weight, 0.0)
             hidden &= masks[0]
-        chosen = _choose(weight > 0, config.samples_per_pair, rng)
-        shadows = _choose(hidden, HIDDEN_PER_PAIR, rng)
+        chosen = choose_pixels(weight > 0, config.samples_per_pair, rng)
+        shadows = choose_pixels(hidden, HIDDEN_PER_PAIR, rng)
         flow = there.flow[chosen[:, 1], chosen[:, 0]]
         return {
             "pairs": np.array([frames], np.int32),
@@ -187,7 +187,7 @@ class FlowBlocks:
         return choose_closures(scores, CLOSURE_MIN_INLIERS, self.config.max_closures_per_keyframe)
 
 
-def _choose(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def choose_pixels(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """At most ``count`` of the pixels (h, w) that are allowed, (M, 2) as (x, y), in reading order."""
     index = np.flatnonzero(allowed)
     if len(index) > count:
@@ -196,7 +196,7 @@ def _choose(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
     return np.stack([x, y], axis=-1)
 
 
-def _mask_at(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def mask_at(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Whether each pixel's match lies on ``mask`` (h, w) bool."""
     height, width = mask.shape
     y, x = np.mgrid[:height, :width]

@@ -55,6 +55,28 @@ def cycle_error(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     return error
 
 
+def second_cycle_error(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Distance between where each pixel goes, and where it goes from the place that the way back has led to.
+
+    A pixel that is hidden in frame j comes back to what hides it. Where that goes to the same place once more, the flow
+    of the hidden pixel can be right all the same.
+
+    Args:
+        forward: flow from frame i to frame j.
+        backward: flow from j to i.
+    Returns:
+        (H, W) float32 in pixels.
+    Raises:
+        FlowError: the two flows differ in size.
+    Source: the published preprocessing of Wang et al. 2023, arXiv:2306.05422.
+    """
+    _require_equal(forward, backward)
+    target = targets(forward)
+    back = sample(backward, target)
+    miss = back + sample(forward, target + back)
+    return cv2.magnitude(miss[..., 0].copy(), miss[..., 1].copy())
+
+
 def appearance_error(source: np.ndarray, target: np.ndarray, flow: np.ndarray, trusted: np.ndarray) -> np.ndarray:
     """Mean difference of color between the two ends of each match, a change of exposure taken out.
 

@@ -8,6 +8,7 @@ import numpy as np
 Block = dict[str, np.ndarray]  # the fields of ``Correspondences``, for some of the pairs
 
 FIELDS = ("pairs", "pair", "source", "target", "weight", "hidden_pair", "hidden_source")
+EXHAUSTIVE_FIELDS = ("one_way", "num_valid")  # besides, where all pairs are matched: see ``flow.exhaustive``
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,6 +25,9 @@ class Correspondences:
     weight: np.ndarray  # (M,) uint8, 255 for full trust
     hidden_pair: np.ndarray  # (K,) int32, row of ``pairs``
     hidden_source: np.ndarray  # (K, 2) like ``source``: this pixel of frame "from" is not visible in frame "to"
+    one_way: np.ndarray | None = None  # (M,) bool, does not hold from the target's side: hidden there, or not trusted
+    num_valid: np.ndarray | None = None  # (P,) int32, pixels that could have been kept; None: as many as were
+    partners: np.ndarray | None = None  # (T, h, w) uint16, in how many frames each pixel is matched; None: not counted
 
     def __len__(self) -> int:
         return len(self.pair)
@@ -38,7 +42,8 @@ def join(parts: Sequence[Block]) -> Block:
             "hidden_pair": np.zeros(0, np.int32), "hidden_source": np.zeros((0, 2), np.int16),
         }  # fmt: skip
     shift = np.cumsum([0, *(len(part["pairs"]) for part in parts)]).astype(np.int32)
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in FIELDS}
+    names = FIELDS + tuple(name for name in EXHAUSTIVE_FIELDS if all(name in part for part in parts))
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in names}
     for key in ("pair", "hidden_pair"):
         joined[key] = np.concatenate([part[key] + start for part, start in zip(parts, shift, strict=False)])
     return joined

@@ -68,24 +68,31 @@ class Plan:
         Raises:
             RunError: the folder cannot be written.
         """
-        text = json.dumps({"version": VERSION, **dataclasses.asdict(self)}, indent=1) + "\n"
-        path = folder / FILE
-        own = folder / f".{FILE}.{os.getpid()}.part"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            own.write_text(text, encoding="utf-8")
-            try:
-                os.link(own, path)  # fails where the name is taken: of several processes only one decides
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without links
-                with write_atomically(path) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-            finally:
-                own.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritable(path, error) from error
+        write_first(folder / FILE, json.dumps({"version": VERSION, **dataclasses.asdict(self)}, indent=1) + "\n")
         return Plan.read(folder) or self
+
+
+def write_first(path: Path, text: str) -> None:
+    """Write a file, unless another process has written it in the meantime.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    own = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text(text, encoding="utf-8")
+        try:
+            os.link(own, path)  # fails where the name is taken: of several processes only one decides
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            with write_atomically(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        finally:
+            own.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def choose_pairs(

@@ -2,9 +2,11 @@
 
 Under ``auto`` a plan, decided once, says which pairs get learned flow besides DIS. The clip is worked through in blocks
 of ``BLOCK`` first frames, one file a block, so that a killed stage goes on with the next block and a farm can share the
-blocks out. What a block holds does not depend on the others.
+blocks out. What a block holds does not depend on the others. Where all pairs are matched (``flow.exhaustive``), blocks
+go from the last to the first, and each has a side file.
 """
 
+import dataclasses
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +18,16 @@ import cv2
 import numpy as np
 
 from omnimotion_core.config import FlowConfig
-from omnimotion_core.errors import FlowError, RunError
+from omnimotion_core.errors import ConfigError, FlowError, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_atomically
 from omnimotion_core.flow.blocks import BLOCK, FlowBlocks, TrackBlocks
-from omnimotion_core.flow.correspondences import FIELDS, Correspondences, join
+from omnimotion_core.flow.correspondences import EXHAUSTIVE_FIELDS, FIELDS, Correspondences, join
 from omnimotion_core.flow.estimators import AUTO, Estimator, LearnedEstimator, create_estimator, require_estimator
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
+from omnimotion_core.flow.exhaustive import ExhaustiveBlocks, count_partners, side_file
+from omnimotion_core.flow.exhaustive_plan import affordable_frames, plan_exhaustive
 from omnimotion_core.flow.learned import Choice, load_learned, plan_learned
 from omnimotion_core.flow.matching import FrameBank, dense_flow_at_plate_size, input_size
 from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs
@@ -44,27 +48,40 @@ def find_correspondences(
         chunk: (k, n) does only the k-th of n parts, k from 1; the n parts together are the whole.
         device: where a learned estimator computes: auto, cpu, cuda or mps.
     Raises:
-        FlowError: the estimator cannot be used, or its weights are missing.
+        FlowError: the estimator cannot be used, its weights are missing, or the matches of all pairs have no room.
+        ConfigError: a part of what has to be done in order is asked for.
         Cancelled: the user asked to stop; finished blocks stay.
     """
     require_estimator(config)
     estimator = create_estimator(config.estimator, clip, weights=config.weights, device=device)
+    exhaustive = _is_exhaustive(config, estimator)
+    if exhaustive:
+        config = _of_all_gaps(config, clip)
+        if config.exhaustive.chain and chunk is not None:
+            raise ConfigError("flow.exhaustive.chain is on, whose blocks go on from each other",
+                              "leave --chunk away, or switch chaining off")  # fmt: skip
     whole = tasks = _tasks(clip, config, estimator)
+    if exhaustive:
+        tasks = tasks[::-1]
     if chunk is not None:
         part, parts = chunk
         tasks = [task for index, task in enumerate(tasks) if index * parts // len(tasks) == part - 1]
     total = sum(len(pairs) for _, pairs in tasks)
-    done = sum(len(pairs) for name, pairs in tasks if (folder / name).exists())
+
+    def is_done(name: str, pairs: list[Pair]) -> bool:
+        return (folder / name).exists() and (not exhaustive or _side_of(folder, pairs).exists())
+
+    done = sum(len(pairs) for name, pairs in tasks if is_done(name, pairs))
 
     def report(before: int, count: int) -> None:
         reporter.progress("flow", before + count, total)
 
     report(done, 0)
-    missing = [(name, pairs) for name, pairs in tasks if not (folder / name).exists()]
+    missing = [(name, pairs) for name, pairs in tasks if not is_done(name, pairs)]
     if not missing:
         return
     with _opencv_on_one_thread(), ThreadPoolExecutor(max(threads, 1)) as pool, ExitStack() as stack:
-        worker: TrackBlocks | FlowBlocks
+        worker: TrackBlocks | FlowBlocks | ExhaustiveBlocks
         if isinstance(estimator, ImportedTracks):
             worker = TrackBlocks(estimator)
         else:
@@ -77,7 +94,16 @@ def find_correspondences(
                 learned = plan_learned(
                     choice, folder, pool=pool, threads=max(threads, 1), reporter=reporter, stack=stack
                 )
-            worker = FlowBlocks(clip, config, estimator, pool, seed, learned)
+            if exhaustive:
+                count = sum(len(pairs) for _, pairs in whole)
+                plan = plan_exhaustive(clip, config, folder, num_pairs=count, reporter=reporter)
+                worker = ExhaustiveBlocks(
+                    clip, config, estimator, pool, seed, folder=folder, samples_per_pair=plan.samples_per_pair,
+                    appearance=plan.appearance(clip, config, device), learned=learned,
+                    max_frames=affordable_frames(clip, config, estimator, reporter),
+                )
+            else:
+                worker = FlowBlocks(clip, config, estimator, pool, seed, learned)
         for name, pairs in missing:
             block = worker.run(pairs, on_pair=partial(report, done))
             with write_atomically(folder / name) as temporary, temporary.open("wb") as file:
@@ -94,17 +120,23 @@ def load_correspondences(folder: Path, clip: Clip, config: FlowConfig) -> Corres
         FlowError: not one pair of neighboring frames could be matched.
     """
     blocks = []
-    for name, _ in _tasks(clip, config, create_estimator(config.estimator, clip)):
+    estimator = create_estimator(config.estimator, clip)
+    exhaustive = _is_exhaustive(config, estimator)
+    names = FIELDS + EXHAUSTIVE_FIELDS if exhaustive else FIELDS
+    tasks = _tasks(clip, _of_all_gaps(config, clip) if exhaustive else config, estimator)
+    for name, _ in tasks:
         try:
             with (folder / name).open("rb") as file, np.load(file, allow_pickle=False) as data:
-                blocks.append({key: data[key] for key in FIELDS})
+                blocks.append({key: data[key] for key in names})
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{folder / name} is missing or damaged", "run the flow stage again") from error
     joined = join(blocks)
     if len(joined["pair"]) == 0:
         raise FlowError(f"no motion could be matched between the frames of {clip.name}",
                         "choose a shot with visible texture, or hand in flow made elsewhere with --flow")  # fmt: skip
-    return Correspondences(**joined)
+    if not exhaustive:
+        return Correspondences(**joined)
+    return Correspondences(**joined, partners=count_partners(clip, [_side_of(folder, pairs) for _, pairs in tasks]))
 
 
 def adjacent_flow(
@@ -151,6 +183,19 @@ def _tasks(
     if closures and config.max_closures_per_keyframe > 0 and estimator.refines:
         tasks.append((CLOSURES, closures))
     return tasks
+
+
+def _is_exhaustive(config: FlowConfig, estimator: Estimator | LearnedEstimator | ImportedTracks) -> bool:
+    """Whether flow is filtered as the paper's; tracks made elsewhere are not flow."""
+    return config.exhaustive.enabled and not isinstance(estimator, ImportedTracks)
+
+
+def _of_all_gaps(config: FlowConfig, clip: Clip) -> FlowConfig:
+    return dataclasses.replace(config, gaps=tuple(range(1, clip.num_frames)))
+
+
+def _side_of(folder: Path, pairs: list[Pair]) -> Path:
+    return side_file(folder, pairs[0].first // BLOCK * BLOCK)
 
 
 def _most_closures(tasks: list[tuple[str, list[Pair]]], config: FlowConfig) -> int:

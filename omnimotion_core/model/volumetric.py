@@ -111,6 +111,15 @@ class VolumetricField(nn.Module):
         """The exact inverse of ``to_canonical``."""
         return self.map_from_canonical(self.frame_codes(), frames, points.flatten(1, 2)).view(points.shape)
 
+    def set_precision(self, hidden: torch.dtype) -> None:
+        """Compute the hidden layers of the couplings and of the canonical volume in ``hidden`` from now on.
+
+        Latents, positions, scales, shifts, colors and densities are float32 all the same.
+        """
+        for layer in self._couplings():
+            layer.hidden_dtype = hidden
+        self.canonical.network.hidden_dtype = hidden
+
     def prepare(self) -> "PreparedVolume":
         """The field with its frames' latents worked out, for many lookups with the same parameters."""
         return PreparedVolume(self, self.frame_codes())

@@ -4,11 +4,12 @@ The choice is made on the CPU, so that every device draws alike; the matches the
 the device, which is never waited for.
 
 Where this parts from the published loader:
-- Matches come from the store, which keeps a sample of those that passed the round trip, with a weight of trust that
-  multiplies the pair's. There it is all of them, and of neighboring frames also those that failed.
-- Points are drawn with replacement, a pair in proportion to its kept matches (there: to its valid pixels).
-- Before anything is known of errors, it prefers pixels with few partners. Here partners are counted in cells, as the
-  pairs that have any match beginning there.
+- Matches come from the store, which keeps a sample of each pair's valid pixels; there it is all of them.
+- Points are drawn with replacement.
+- Of matches that were not filtered as the paper's (``flow.exhaustive`` off, imported tracks) less is known: their
+  weight of trust multiplies the pair's, a pair is drawn in proportion to its kept matches and not to its valid pixels,
+  and partners, by which pixels are preferred before anything is known of errors, are counted in cells, as the pairs
+  that have any match beginning there.
 - Errors are measured at the matches between neighbors and blurred over cells; there in every pixel.
 - Colors are read from frames in memory; there two pictures are decoded for every pair drawn.
 """
@@ -58,19 +59,25 @@ class PairSampler:
         self.pairs = correspondences.pairs.astype(np.int64)
         self.counts = np.bincount(pair, minlength=len(self.pairs))
         self.starts = np.cumsum(self.counts) - self.counts
+        valid = correspondences.num_valid  # pixels of each pair, by which it is drawn
+        self.valid = self.counts if valid is None else np.where(self.counts > 0, np.maximum(valid, 1), 0)
         source = correspondences.source[order].astype(np.float32)
         self._frame_of_match = self.pairs[pair, 0]
         self._source_cpu = source
         self._source = torch.from_numpy(source).to(device)
         self._target = torch.from_numpy(correspondences.target[order]).to(device)
         self._weight = torch.from_numpy(correspondences.weight[order]).to(device)
+        one_way = correspondences.one_way
+        self._one_way = None if one_way is None else torch.from_numpy(one_way[order]).to(device)
         self._colors = torch.from_numpy(np.stack([clip.rgb8(t) for t in range(clip.num_frames)])).to(device)
         self.rows = np.full((self.num_frames, self.num_frames), -1, np.int64)
         held = self.counts > 0
         if not held.any():
             raise FitError(f"no motion is matched between the frames of {clip.name}", "run the flow stage again")
         self.rows[self.pairs[held, 0], self.pairs[held, 1]] = np.flatnonzero(held)
-        self._sum_by_partners = np.cumsum(1 / np.sqrt(self._count_partners(pair) + 1))
+        partners = correspondences.partners
+        counted = self._count_partners(pair) if partners is None else self._look_up(partners)
+        self._sum_by_partners = np.cumsum(1 / np.sqrt(counted + 1.0))
         self.forget()
 
     def draw(self, num_pairs: int, num_points: int, interval: int, generator: torch.Generator) -> PairBatch:
@@ -97,7 +104,7 @@ class PairSampler:
     def pair_odds(self, interval: int) -> np.ndarray:
         """For each frame (T, T) how often the others are drawn with it, unless none is; rows need not sum to one."""
         near = self._near(interval)
-        counts = np.where(near, self.counts[self.rows], 0).astype(np.float64)
+        counts = np.where(near, self.valid[self.rows], 0).astype(np.float64)
         odds = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         frame = np.arange(self.num_frames)
         adjacent = np.abs(frame[:, None] - frame) == 1
@@ -146,6 +153,11 @@ class PairSampler:
         seen = np.unique(pair * (self.num_frames * rows * columns) + cell) % (self.num_frames * rows * columns)
         return np.bincount(seen, minlength=self.num_frames * rows * columns)[cell]
 
+    def _look_up(self, partners: np.ndarray) -> np.ndarray:
+        """Of each match the value of (T, h, w) at the pixel where it begins."""
+        x, y = np.rint(self._source_cpu).astype(np.int64).T
+        return np.asarray(partners[self._frame_of_match, y, x])
+
     def _by_odds(self, rows: np.ndarray, where: np.ndarray) -> np.ndarray:
         """Matches (B, N) of the pairs ``rows`` (B,), each as likely as its odds; ``where`` in 0..1 chooses."""
         first, last = self.starts[rows], self.starts[rows] + self.counts[rows] - 1
@@ -160,15 +172,17 @@ class PairSampler:
     def _take(self, index: Tensor, first: Tensor, second: Tensor, swapped: Tensor, counted: Tensor) -> PairBatch:
         frames_from, frames_to = torch.where(swapped, second, first), torch.where(swapped, first, second)
         frames_from, frames_to, index, swapped, counted = (
-            part.to(self.device, non_blocking=True) for part in (frames_from, frames_to, index, swapped, counted)
+            to_device(part, self.device) for part in (frames_from, frames_to, index, swapped, counted)
         )
         source, target = self._source[index], self._target[index]
         turned = swapped[:, None, None]
+        weight = self._weight[index].float() / 255.0 * counted[:, None]
+        if self._one_way is not None:  # from the other side such a match says nothing
+            weight = weight * ~(self._one_way[index] & swapped[:, None])
         source, target = torch.where(turned, target, source), torch.where(turned, source, target)
         return PairBatch(
             frames_from=frames_from, frames_to=frames_to, source=source, target=target,
-            weight=self._weight[index].float() / 255.0 * counted[:, None],
-            color=self._color_at(frames_from, source),
+            weight=weight, color=self._color_at(frames_from, source),
         )  # fmt: skip
 
     def _color_at(self, frames: Tensor, pixels: Tensor) -> Tensor:
@@ -182,6 +196,13 @@ class PairSampler:
         corners = [self._colors[frame, v, u].float() for v in (row, bottom) for u in (column, right)]
         upper, lower = (torch.lerp(corners[k], corners[k + 1], across) for k in (0, 2))
         return torch.lerp(upper, lower, down) / 255.0
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of the CPU on ``device``, without waiting: a GPU fetches them itself from memory pinned for that."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def error_map(pixels: np.ndarray, errors: np.ndarray, size: tuple[int, int]) -> np.ndarray:

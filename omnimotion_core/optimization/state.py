@@ -37,6 +37,10 @@ class Fitter(ABC):
     def loss(self) -> Tensor:
         """The loss of the step that is to be done."""
 
+    def backward(self) -> None:
+        """Fill the parameters' gradients for the step that is to be done."""
+        self.loss().backward()
+
     @abstractmethod
     def learning_rates(self) -> list[float]:
         """Of each group of parameters, at this step."""
@@ -67,7 +71,7 @@ class Fitter(ABC):
         for group, rate in zip(self.optimizer.param_groups, self.learning_rates(), strict=True):
             group["lr"] = rate * 0.5**self.restarts
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss().backward()
+        self.backward()
         self.optimizer.step()
         self.step += 1
         if self.step % self.checkpoint_every == 0 or self.step == self.steps:

@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 from omnimotion_core.config import Config
-from omnimotion_core.coordinates import normalized_to_pixel, pixel_to_normalized
 from omnimotion_core.events import Reporter
 from omnimotion_core.flow.correspondences import Correspondences
-from omnimotion_core.model import rendering
-from omnimotion_core.model.motion import FAR, FieldShape
+from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.model.volumetric import VolumetricField
 from omnimotion_core.optimization import volumetric_losses as losses
 from omnimotion_core.optimization.evidence import map_evidence
-from omnimotion_core.optimization.pair_sampling import PairBatch, PairSampler, error_map
+from omnimotion_core.optimization.pair_sampling import PairBatch, PairSampler, error_map, to_device
 from omnimotion_core.optimization.state import Fitter
+from omnimotion_core.optimization.volumetric_step import StepLoss, make_gradients
 from omnimotion_core.video.clip import Clip
 
 EVIDENCE_MATCHES = 20_000  # looked at for the evidence maps; each costs a ray
@@ -52,6 +51,7 @@ def fit_volumetric(
     """
     fitter = VolumetricFitter(clip, correspondences, config, device)
     fitter.run(checkpoint, reporter)
+    fitter.field.set_precision(torch.float32)
     return weighed(fitter.field, correspondences, config.seed)
 
 
@@ -68,15 +68,10 @@ class VolumetricFitter(Fitter):
         self.settings, self.device = config.fit.volumetric, device
         self.field = VolumetricField(FieldShape.of(clip), config.model, seed=config.seed).to(device)
         self.sampler = PairSampler(correspondences, clip, device)
-        self.depths = rendering.even_depths(self.field.networks.num_samples, FAR, device)
-        near, far = rendering.depth_bins(self.depths)
-        self.bin_widths = far - near
-        frames = torch.arange(clip.num_frames)
-        inner = torch.zeros(clip.num_frames)  # 1 for the frames that have both neighbors in their shot
-        for segment in clip.segments:
-            inner[segment.start + 1 : max(segment.stop - 1, segment.start + 1)] = 1.0
-        self.inner = inner.to(device)
-        self.neighbors = torch.stack([frames - 1, frames + 1]).clamp(0, clip.num_frames - 1).to(device)
+        self.field.set_precision(_precision(self.settings.precision, device))
+        self.step_loss = StepLoss(self.field, clip, self.settings)
+        self.depths = self.step_loss.depths
+        self.make_gradients = make_gradients(self.settings.run, self.step_loss, device)
         settings, field = self.settings, self.field
         couplings = [*field.layers.parameters(), *(field.affine.parameters() if field.affine is not None else ())]
         parameters = list(field.latents.parameters()), couplings, list(field.canonical.parameters())
@@ -99,6 +94,14 @@ class VolumetricFitter(Fitter):
 
     def loss(self) -> Tensor:
         """Of newly drawn points, or after a look at where the field is wrong when that is due."""
+        return self.batch_loss(*self.draw())
+
+    def backward(self) -> None:
+        """The gradients of newly drawn points, the way that ``fit.volumetric.run`` asks for."""
+        self.make_gradients(self.weights(), self.scheduled < self.settings.mask_near_steps, *self.draw())
+
+    def draw(self) -> tuple[PairBatch, Tensor]:
+        """Points for the next step, and where (B, N, S), in 0..1, each ray's samples lie in their bins."""
         settings = self.settings
         due = int(self.scheduled // settings.mine_every)
         if due > 0 and due != int((self.step - 1) * settings.pace // settings.mine_every):
@@ -108,48 +111,15 @@ class VolumetricFitter(Fitter):
         )
         batch = self.sampler.draw(settings.pairs, settings.points, interval, self.generator)
         where = torch.rand(settings.pairs, settings.points, len(self.depths), generator=self.generator)
-        return self.batch_loss(batch, where.to(self.device, non_blocking=True))
+        return batch, to_device(where, self.device)
+
+    def weights(self) -> losses.LossWeights:
+        """Of the loss terms, at this step."""
+        return losses.loss_weights(self.scheduled, self.settings.flow_weight)
 
     def batch_loss(self, batch: PairBatch, where: Tensor) -> Tensor:
-        """The loss of one batch; ``where`` (B, N, S) in 0..1 places each ray's samples in their bins."""
-        field, size = self.field, self.field.shape.working_size
-        weights = losses.loss_weights(self.scheduled, self.settings.flow_weight)
-        depths = rendering.stratified_depths(self.depths, where)
-        local = rendering.cast_rays(pixel_to_normalized(batch.source, size), depths)  # (B, N, S, 3)
-        codes = field.frame_codes()
-        canonical = field.map_to_canonical(codes, batch.frames_from, local.flatten(1, 2))
-        landed = field.map_from_canonical(codes, batch.frames_to, canonical).view(local.shape)
-        color, density = field.canonical(canonical.view(local.shape))
-        if self.scheduled < self.settings.mask_near_steps:
-            density = rendering.near_masked(density)
-        seen = rendering.composite_weights(density)
-        moved = rendering.within_depths(seen, landed[..., 2], FAR)
-        predicted = normalized_to_pixel(rendering.composite(landed[..., :2], moved), size)
-        counted = losses.in_frame(predicted.detach(), size)
-        total = weights.flow * losses.flow_loss(predicted, batch.target, batch.weight, counted)
-        if weights.flow_gradient:
-            total = total + weights.flow_gradient * losses.flow_gradient_loss(
-                predicted, batch.target, batch.weight, counted
-            )
-        if weights.color:
-            total = total + weights.color * losses.color_loss(rendering.composite(color, seen), batch.color)
-        total = total + weights.depth_range * losses.depth_range_loss(landed[..., 2], FAR)
-        if weights.distortion:
-            total = total + weights.distortion * losses.distortion_loss(depths, self.bin_widths, seen)
-        if weights.smoothness and self.settings.smooth_points:
-            total = total + weights.smoothness * self._smoothness(codes, batch.frames_from, local, canonical)
-        if weights.sphere:
-            total = total + weights.sphere * losses.sphere_loss(canonical)
-        return total
-
-    def _smoothness(self, codes: Tensor, frames: Tensor, local: Tensor, canonical: Tensor) -> Tensor:
-        """Of the first points' samples, whose canonical points are at hand."""
-        count = self.settings.smooth_points * local.shape[2]
-        some = canonical[:, :count]
-        around = self.field.map_from_canonical(codes, self.neighbors[:, frames].flatten(), some.repeat(2, 1, 1))
-        before, after = around.chunk(2)
-        here = local.flatten(1, 2)[:, :count]
-        return losses.smoothness_loss(before, here, after, self.inner[frames])
+        """The loss of what ``draw`` gives."""
+        return self.step_loss(self.weights(), self.scheduled < self.settings.mask_near_steps, batch, where)
 
     @torch.no_grad()
     def mine(self) -> None:
@@ -179,3 +149,9 @@ class VolumetricFitter(Fitter):
             self.sampler.mine(state["error_maps"].numpy())
         else:
             self.sampler.forget()
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    """Of the hidden layers in a fit."""
+    lower = name == "bfloat16" or (name == "auto" and device.type == "cuda")
+    return torch.bfloat16 if lower else torch.float32

@@ -20,15 +20,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """What each term is multiplied by."""
+    """What each term is multiplied by: numbers, or tensors () on a device."""
 
-    flow: float
-    flow_gradient: float
-    color: float  # of the color term and of its gradient alike
-    depth_range: float
-    distortion: float
-    smoothness: float
-    sphere: float
+    flow: float | Tensor
+    flow_gradient: float | Tensor
+    color: float | Tensor  # of the color term and of its gradient alike
+    depth_range: float | Tensor
+    distortion: float | Tensor
+    smoothness: float | Tensor
+    sphere: float | Tensor
 
 
 def loss_weights(step: float, flow: float = 1.0) -> LossWeights:
@@ -122,8 +122,8 @@ def sphere_loss(canonical: Tensor) -> Tensor:
 
 def in_frame(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Whether positions (..., 2) lie between the centers of the first and last pixels: (...) 0 or 1."""
-    last = pixels.new_tensor(size) - 1
-    return ((pixels >= 0) & (pixels <= last)).all(dim=-1).to(pixels.dtype)
+    x, y = pixels.unbind(dim=-1)
+    return ((x >= 0) & (x <= size[0] - 1) & (y >= 0) & (y <= size[1] - 1)).to(pixels.dtype)
 
 
 def pair_weight(gap: Tensor, max_interval: int) -> Tensor:

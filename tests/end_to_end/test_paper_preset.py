@@ -28,8 +28,9 @@ def test_a_reduced_fit_beats_the_chained_flow_that_it_learned_from(tmp_path: Pat
     scene.truth().save(tmp_path / "truth.npz")
     config = Config.from_preset("paper").override({
         "device": "cpu", "threads": 1, "export": {"kinds": []}, "tracks": {"max_tracks": 50},
+        # our matches and not the paper's: between far frames of so small pictures DIS alone is wrong too often
         "flow": {"long_side": 128, "gaps": [1, 2, 3, 4, 6, 8, 12, 16], "samples_per_pair": 2000,
-                 "max_cycle_error_px": 1.0},
+                 "max_cycle_error_px": 1.0, "exhaustive": {"enabled": False}},
         "model": {"volumetric": {"num_samples": 6, "latent_size": 32, "latent_hidden": 64, "coupling_hidden": 64,
                                  "color_hidden": 48, "affine_layers": 2}},
         "fit": {"steps": 3000, "checkpoint_every": 500, "volumetric": {

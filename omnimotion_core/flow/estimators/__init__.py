@@ -20,7 +20,7 @@ from omnimotion_core.config import FlowConfig
 from omnimotion_core.coordinates import Size
 from omnimotion_core.devices import choose_device
 from omnimotion_core.errors import FlowError
-from omnimotion_core.flow.weights import find_weights
+from omnimotion_core.flow.weights import find_features, find_weights
 from omnimotion_core.video.clip import Clip
 
 if TYPE_CHECKING:
@@ -86,8 +86,11 @@ def require_estimator(config: FlowConfig) -> None:
     """Refuse before the work what could not be done for want of weights.
 
     Raises:
-        FlowError: the weights of the estimator asked for are absent, or weights are given that nothing reads.
+        FlowError: the weights of the estimator or the features asked for are absent, or weights are given that nothing
+            reads.
     """
+    if config.exhaustive.enabled:
+        find_features(config.exhaustive.features)
     if config.estimator in LEARNED:
         find_weights(config.estimator, config.weights)
     elif config.weights is not None:

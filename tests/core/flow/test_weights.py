@@ -11,9 +11,11 @@ from omnimotion_core.flow import weights as store
 from omnimotion_core.flow.estimators import LEARNED
 from omnimotion_core.flow.weights import (
     BEST_FIRST,
+    FEATURES,
     KNOWN,
     cache_folder,
     find_best,
+    find_features,
     find_weights,
     known_weights,
     require_known_hash,
@@ -30,8 +32,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_known_weights_are_well_described() -> None:
     for weights in KNOWN:
-        assert weights.estimator in LEARNED
-        assert weights.file.endswith(f"-{weights.sha256[:8]}.pth")
+        assert weights.estimator in {*LEARNED, FEATURES}
+        assert weights.file.endswith(f"-{weights.sha256[:8]}.pth" if weights.sha256 else ".pth")
         assert known_weights(weights.name) is weights
     assert set(BEST_FIRST) == set(LEARNED)
 
@@ -53,7 +55,7 @@ def test_absent_weights_are_told_with_the_place_and_the_command(cache: Path) -> 
     assert not cache.exists()
     with pytest.raises(FlowError, match=r"no weights at /nowhere/a\.pth"):
         find_weights("raft", "/nowhere/a.pth")
-    with pytest.raises(FlowError, match="use one of gmflow, raft-large, raft-small"):
+    with pytest.raises(FlowError, match="use one of gmflow, raft-large, raft-small, dino-vits16"):
         known_weights("gnflow")
 
 
@@ -81,6 +83,20 @@ def test_known_weights_are_found_in_the_cache(cache: Path, weights: Path) -> Non
     assert find_best() == ("gmflow", cache / gmflow.file)
 
 
+def test_features_come_from_a_given_file_or_the_cache(cache: Path, tmp_path: Path) -> None:
+    assert find_features(None) is None
+    with pytest.raises(FlowError, match=r"set flow\.exhaustive\.features to an existing file"):
+        find_features(str(tmp_path / "nowhere.pth"))
+    mine = tmp_path / "mine.pth"
+    mine.touch()
+    assert find_features(str(mine)) == mine
+    cache.mkdir()
+    known = cache / known_weights("dino-vits16").file
+    known.write_bytes(b"of no published hash: the layout tells")
+    assert find_features(None) == known
+    assert find_best() is None  # it gives no flow
+
+
 def test_terms_are_shown_once(cache: Path, tmp_path: Path) -> None:
     path = cache / known_weights("gmflow").file
     assert "Apache-2.0" in (terms_to_show(path) or "")
@@ -103,8 +119,10 @@ def test_the_list_tells_what_is_here(cache: Path, capsys: pytest.CaptureFixture[
     assert cli.main(["weights", "list"]) == cli.DONE
     text = capsys.readouterr().out
     assert str(cache) in text
-    assert [line.split()[0] for line in text.splitlines()[1::2]] == ["gmflow", "raft-large", "raft-small"]
-    assert text.count("not here") == 2
+    assert [line.split()[0] for line in text.splitlines()[1::2]] == [
+        "gmflow", "raft-large", "raft-small", "dino-vits16",
+    ]  # fmt: skip
+    assert text.count("not here") == 3
     assert text.count("here as raft_small_C_T_V2-01064c6d.pth") == 1
 
 

@@ -158,3 +158,59 @@ def test_an_error_map_holds_the_mean_error_of_each_place() -> None:
     np.testing.assert_allclose(filled[:, :3], 1.0, atol=1e-3)
     np.testing.assert_allclose(filled[:, 7:], 3.0, atol=1e-3)
     assert error_map(pixels[:0], errors[:0], (40, 32)).max() == 0.0
+
+
+def held(values: np.ndarray | None) -> np.ndarray:
+    """What is known where all pairs are matched."""
+    assert values is not None
+    return values
+
+
+@pytest.fixture(scope="module")
+def filtered(exact: Correspondences) -> Correspondences:
+    """The matches with what is known besides where all pairs are matched: each third holds one way only."""
+    rng = np.random.default_rng(0)
+    return dataclasses.replace(
+        exact, one_way=np.arange(len(exact)) % 3 == 0,
+        num_valid=rng.integers(500, 1500, len(exact.pairs)).astype(np.int32),
+        partners=rng.integers(0, 6, (6, 40, 48)).astype(np.uint16),
+    )  # fmt: skip
+
+
+def test_a_pair_is_drawn_by_its_valid_pixels(filtered: Correspondences, scene_clip: Clip) -> None:
+    odds = PairSampler(filtered, scene_clip, CPU).pair_odds(3)
+    valid = {(int(i), int(j)): int(n) for (i, j), n in zip(filtered.pairs, held(filtered.num_valid), strict=True)}
+    total = sum(valid[2, j] for j in (0, 1, 3, 4, 5))
+    far = {j: valid[2, j] / total for j in (0, 4, 5)}
+    assert odds[2].tolist() == pytest.approx([far[0], 0.5, 0, 0.5, far[4], far[5]])
+
+
+def test_pixels_are_drawn_by_their_counted_partners(filtered: Correspondences, scene_clip: Clip) -> None:
+    sampler = PairSampler(filtered, scene_clip, CPU)
+    row = int(sampler.rows[2, 5])
+    index = sampler._by_odds(np.full(200, row), np.random.default_rng(0).random((200, 100))).ravel()
+    source = sampler._source_cpu[index].astype(int)
+    found = np.bincount(held(filtered.partners)[2, source[:, 1], source[:, 0]], minlength=6)
+    own = sampler._source_cpu[sampler.starts[row] :][: sampler.counts[row]].astype(int)
+    present = np.bincount(held(filtered.partners)[2, own[:, 1], own[:, 0]], minlength=6)
+    expected = present / np.sqrt(np.arange(6) + 1)
+    np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), atol=0.01)
+
+
+def test_a_match_that_holds_one_way_teaches_nothing_from_the_other_side(
+    filtered: Correspondences, exact: Correspondences, scene_clip: Clip
+) -> None:
+    sampler = PairSampler(filtered, scene_clip, CPU)
+    batch = draw(sampler, 400)
+    order = np.argsort(exact.pair, kind="stable")
+    ends = np.concatenate([exact.source[order].astype(np.float32), exact.target[order]], axis=1)
+    one_way = {tuple(match) for match in ends[held(filtered.one_way)[order]].tolist()}
+    weight = batch.weight > 0
+    forward = torch.cat([batch.source, batch.target], dim=-1).flatten(0, 1).tolist()
+    backward = torch.cat([batch.target, batch.source], dim=-1).flatten(0, 1).tolist()
+    turned = torch.tensor([tuple(match) in one_way for match in backward]).view(weight.shape)
+    straight = torch.tensor([tuple(match) in one_way for match in forward]).view(weight.shape)
+    assert turned.sum() > 500
+    assert straight.sum() > 500
+    assert not weight[turned].any()
+    assert weight[~turned].all()

@@ -50,7 +50,7 @@ def test_the_loss_and_its_gradients_are_the_published_steps(
         parameters = list(fitter.field.parameters())
         ours = fitter.batch_loss(batch, where)
         depths = rendering.stratified_depths(fitter.depths, where)
-        theirs = published_loss(fitter.field, batch, depths, fitter.bin_widths, step, settings.smooth_points)
+        theirs = published_loss(fitter.field, batch, depths, fitter.step_loss.bin_widths, step, settings.smooth_points)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
         for got, wanted in zip(
             torch.autograd.grad(ours, parameters, allow_unused=True),
@@ -80,7 +80,7 @@ def full_size(
         if ours:
             return fitter.batch_loss(batch, where)
         depths = rendering.stratified_depths(fitter.depths, where)
-        return published_loss(fitter.field, batch, depths, fitter.bin_widths, 70_000, 4)
+        return published_loss(fitter.field, batch, depths, fitter.step_loss.bin_widths, 70_000, 4)
 
     return fitter, loss
 

@@ -30,9 +30,7 @@ def test_flow_is_that_of_the_published_code(golden: Path, gmflow: GmFlowEstimato
                     for name in ("image1", "image2")]  # fmt: skip
         forward, _ = gmflow.network(*features, splits)
     error = np.abs(forward[0].permute(1, 2, 0).numpy() - expected)
-    # rounding alone moves single pixels by as much (the published code is up to 0.003 px off its own float64)
-    assert np.quantile(error, 0.9999) < 1e-3
-    assert error.max() < 3e-3
+    assert error.max() < 1e-3
     assert error.mean() < 1e-4
 
 
