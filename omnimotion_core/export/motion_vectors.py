@@ -30,8 +30,8 @@ from omnimotion_core.export.sequences import (
     sequence_path,
     write_content,
 )
-from omnimotion_core.export.vector_map import parse_map
-from omnimotion_core.export.vector_presets import CUSTOM, PRESETS, Preset, find_preset
+from omnimotion_core.export.vector_map import CUSTOM, find_preset, parse_map
+from omnimotion_core.export.vector_presets import PRESETS, Preset
 from omnimotion_core.video.clip import Clip
 
 __all__ = ["PRESETS", "FrameMotion", "frame_motion", "read_motion_vectors", "vectors_path", "write_motion_vectors"]

@@ -39,7 +39,8 @@ def write_png(path: Path, rgba: np.ndarray, text: Mapping[str, object], *, pixel
     Raises:
         ExportError: the file cannot be written.
     """
-    assert rgba.dtype == np.uint16 and rgba.ndim == 3 and rgba.shape[2] == 4, (rgba.dtype, rgba.shape)
+    assert rgba.dtype == np.uint16, rgba.dtype
+    assert rgba.shape[2:] == (4,), rgba.shape
     whole, data = cv2.imencode(
         ".png", cv2.cvtColor(np.ascontiguousarray(rgba), cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 1]
     )
@@ -89,8 +90,8 @@ def _chunks(data: bytes, path: Path) -> Iterator[tuple[bytes, bytes]]:
         if at + 12 > len(data):
             raise ExportError(f"{path} is not a whole PNG file", _DAMAGED)
         (length,) = struct.unpack_from(">I", data, at)
-        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        if len(data) < at + 12 + length or zlib.crc32(kind + body) != struct.unpack_from(">I", data, at + 8 + length)[0]:
+        kind, body, check = data[at + 4 : at + 8], data[at + 8 : at + 8 + length], data[at + 8 + length :][:4]
+        if check != struct.pack(">I", zlib.crc32(kind + body)):
             raise ExportError(f"{path} is not a whole PNG file", _DAMAGED)
         yield kind, body
         at += 12 + length

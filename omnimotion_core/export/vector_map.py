@@ -19,12 +19,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omnimotion_core.config import ExportConfig
 from omnimotion_core.errors import ExportError
 from omnimotion_core.export.exr import CHANNEL_NAME, MAX_CHANNELS
-from omnimotion_core.export.vector_presets import SOURCES, Channel, Preset
+from omnimotion_core.export.vector_presets import PRESETS, SOURCES, Channel, Preset, set_up
 
+CUSTOM = "custom"  # the preset whose channels a file of the user's tells
 _UNITS = {"pixels": (1.0, False), "ndc": (2.0, True), "fraction": (1.0, True)}  # scale, and whether by width and height
 _REMEDY = 'write a table such as {"y_axis": "up", "channels": {"motion.R": "forward.x", "motion.G": "forward.y"}}'
+
+
+def find_preset(name: str, settings: ExportConfig) -> Preset:
+    """The preset called ``name``, set up; ``custom`` is that of the user's map.
+
+    Raises:
+        ExportError: there is none, or the map cannot be used.
+    """
+    if name == CUSTOM:
+        return read_map(settings.vectors_map)
+    if name not in PRESETS:
+        raise ExportError(f"{name!r} is no preset for motion vectors", f"use one of {', '.join((*PRESETS, CUSTOM))}")
+    return set_up(name, settings)
 
 
 def read_map(path: str | None) -> Preset:
@@ -84,7 +99,7 @@ def _channel(entry: Mapping[str, Any], name: str, y_axis: str, units: str) -> Ch
     source = entry.get("from")
     if source not in SOURCES:
         raise ExportError(f"{name} is made from {source!r}", f"use one of {', '.join(SOURCES)}")
-    numbers = {}
+    numbers: dict[str, float] = {}
     for key, usual in (("scale", 1.0), ("offset", 0.0)):
         value = entry.get(key, usual)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e6:
@@ -96,7 +111,7 @@ def _channel(entry: Mapping[str, Any], name: str, y_axis: str, units: str) -> Ch
         raise ExportError(f"{name}: half is {entry['half']!r}", "give true or false")
     part, _, axis = source.partition(".")
     if part not in ("forward", "backward"):
-        return Channel(source=source, **numbers)
+        return Channel(source=source, scale=numbers["scale"], offset=numbers["offset"])
     unit, per_side = _UNITS[units]
     sign = -1.0 if axis == "y" and y_axis == "up" else 1.0
     per = ("width" if axis == "x" else "height") if per_side else ""

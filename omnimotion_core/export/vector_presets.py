@@ -25,12 +25,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from omnimotion_core.config import ExportConfig
-from omnimotion_core.errors import ExportError
 from omnimotion_core.export.exr import Attribute
 from omnimotion_core.export.frame_motion import FrameMotion
 
 SMARTVECTOR_DISTANCES = (1, 2, 4, 8, 16, 32, 64)
-CUSTOM = "custom"  # the preset whose channels a file of the user's tells
 SOURCES = (  # what a channel can be made of
     "forward.x", "forward.y", "backward.x", "backward.y", "visibility", "visibility.next", "visibility.previous",
     "confidence", "depth", "zero",
@@ -99,29 +97,20 @@ class Preset:
         return _motion(found, 1, shape, has_next, has_previous, held)
 
 
-def find_preset(name: str, settings: ExportConfig) -> Preset:
-    """The preset called ``name``, set up.
-
-    Raises:
-        ExportError: there is none; or it is ``custom`` and its map cannot be used.
-    """
+def set_up(name: str, settings: ExportConfig) -> Preset:
+    """The preset of ``PRESETS`` called ``name`` under other settings than the usual ones."""
     if name == "rsmb":
         return _rsmb(settings.max_displace)
     if name == "rsmb-16":
         return _rsmb_16(settings.max_displace)
     if name == "nuke-smartvector":
         return _smartvector(settings.flip_v)
-    if name == CUSTOM:
-        from omnimotion_core.export.vector_map import read_map
-
-        return read_map(settings.vectors_map)
-    if name not in PRESETS:
-        raise ExportError(f"{name!r} is no preset for motion vectors", f"use one of {', '.join((*PRESETS, CUSTOM))}")
     return PRESETS[name]
 
 
 def _value(channel: Channel, motion: FrameMotion) -> np.ndarray:
     shape = motion.visibility.shape
+    values: np.ndarray | None
     part, _, axis = channel.source.partition(".")
     if part in ("forward", "backward"):
         over = motion if channel.distance == 1 else motion.farther.get(channel.distance)
