@@ -19,7 +19,8 @@ Sources: Cycles' Vector pass measured in Blender 4.2 to 5.2; Foundry's pages on 
 names, levels and zeros are those that two open writers agree on, who both leave the sign of v to a switch.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,8 +75,9 @@ class Preset:
         return any(channel.source == "depth" for channel in self.channels.values())
 
     def to_channels(self, motion: FrameMotion) -> dict[str, np.ndarray]:
-        """Name → (H, W) float32."""
-        return {name: _value(channel, motion) for name, channel in self.channels.items()}
+        """Name → (H, W) float32; channels may share arrays."""
+        constants = functools.cache(lambda value: np.full(motion.visibility.shape, value, np.float32))
+        return {name: _value(channel, motion, constants) for name, channel in self.channels.items()}
 
     def from_channels(self, channels: Mapping[str, np.ndarray], has_next: bool, has_previous: bool) -> FrameMotion:
         """The canonical motion; what the preset does not hold is zero, and 1 in visibility and confidence.
@@ -108,24 +110,23 @@ def set_up(name: str, settings: ExportConfig) -> Preset:
     return PRESETS[name]
 
 
-def _value(channel: Channel, motion: FrameMotion) -> np.ndarray:
-    shape = motion.visibility.shape
+def _value(channel: Channel, motion: FrameMotion, constants: Callable[[float], np.ndarray]) -> np.ndarray:
     values: np.ndarray | None
     part, _, axis = channel.source.partition(".")
     if part in ("forward", "backward"):
         over = motion if channel.distance == 1 else motion.farther.get(channel.distance)
         if over is None:
-            return np.full(shape, channel.offset, np.float32)
+            return constants(channel.offset)
         values = (over.forward if part == "forward" else over.backward)[..., 0 if axis == "x" else 1]
     elif channel.source == "zero":
-        return np.full(shape, channel.offset, np.float32)
+        return constants(channel.offset)
     else:
         values = {
             "visibility": motion.visibility, "visibility.next": motion.seen_next,
             "visibility.previous": motion.seen_previous, "confidence": motion.confidence, "depth": motion.depth,
         }[channel.source]  # fmt: skip
         assert values is not None, "this preset asks for depth"
-    gain = channel.gain(shape)
+    gain = channel.gain((values.shape[0], values.shape[1]))
     scaled = values if gain == 1 else values * gain
     return scaled if not channel.offset else scaled + np.float32(channel.offset)
 

@@ -176,7 +176,7 @@ def test_cancelling_keeps_whole_files_only_and_tells_how_far_it_was(tmp_path: Pa
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_part_of_the_frames_is_what_the_whole_has(tmp_path: Path, make_clip: MakeClip, preset: str) -> None:
-    clip, events = make_clip(), []
+    clip, events = make_clip(), list[Event]()
     whole = write(noisy(), clip, tmp_path / "whole", preset=preset)
     for chunk in ([5, 0], [1, 2], [4, 3]):
         write(noisy(), clip, tmp_path / "parts", preset=preset, frames=chunk, reporter=Reporter(events.append))
