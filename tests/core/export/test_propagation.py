@@ -128,6 +128,19 @@ def test_paint_of_two_frames_keeps_its_strength_and_dissolves_where_both_are_sol
     assert at(middle, 55) == [0.4, 0, 0.6, 1]  # both two frames away, sure by 0.5 back and by 0.75 forth
 
 
+def test_a_painted_frame_has_its_own_picture_to_the_bit_whatever_the_others_hold(
+    tmp_path: Path, make_clip: MakeClip
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = {n: rng.random((64, 96, 4)).astype(np.float32) for n in (1001, 1003, 1005)}
+    images = {n: save(tmp_path / f"{n}.exr", picture, "float") for n, picture in pictures.items()}
+    paths = write(make_clip, images, tmp_path / "out")
+    for number, picture in pictures.items():
+        channels, _ = read_with_oiio(paths[number - 1001])
+        for index, letter in enumerate("RGBA"):
+            np.testing.assert_array_equal(channels[letter], picture[..., index])
+
+
 def test_carry_where_no_picture_is_seen_is_nothing() -> None:
     dense = translating(0, 0)(0, 1)
     dense.visible[:] = False
