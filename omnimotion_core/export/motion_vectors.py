@@ -73,9 +73,6 @@ def write_motion_vectors(
     """
     layout = find_preset(preset, settings)
     check_compression(settings.compression)
-    if settings.multipart and layout.one_part:
-        raise ExportError(f"files of preset {preset} cannot have several parts, since its readers know one alone",
-                          "leave --multipart out")
     chosen, paths, clipped = chosen_frames(clip, frames), [], []
     for done, t in enumerate(chosen):
         job = _FrameJob(layout=layout, preset=preset, clip=clip, t=t, folder=folder, settings=settings,

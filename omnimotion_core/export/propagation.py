@@ -81,7 +81,7 @@ def write_propagated(
 
     Args:
         flow: the dense motion from one frame (index t) to another at plate resolution.
-        painted: rising by frame; see ``carry`` for how several are blended.
+        painted: one or more; ``carry`` tells how several are blended.
         frames: indices t of those to write; all when not given.
     Returns:
         The files in the order of frames.
@@ -95,8 +95,7 @@ def write_propagated(
         path = sequence_path(clip, folder, KIND, t, kind.suffix)
         attributes = header(clip, t, origin, KIND, units="as the picture", y_axis="down") | {"te/sources": sources}
         if not is_picture_written(path, kind, attributes, clip, settings.compression):
-            here = [one for one in painted if one.t == t] or painted
-            rgba = carry(here, [flow(t, one.t) for one in here])
+            rgba = carry(painted, [flow(t, one.t) for one in painted])
             write_picture(path, rgba if kind.is_float else straight(rgba), kind, attributes, clip, settings.compression)
         paths.append(path)
         reporter.progress("export", done + 1, len(chosen))
@@ -106,20 +105,31 @@ def write_propagated(
 def carry(painted: Sequence[Painted], flows: Sequence[DenseFlow]) -> np.ndarray:
     """Pictures drawn at the pixels of one frame, (H, W, 4) float32, color multiplied by alpha.
 
-    Each counts where its surface is seen, by confidence, by nearness in time and by its own alpha: where all are solid
-    they dissolve into each other, and what is painted on one alone keeps its full strength.
+    Color counts where its surface is seen, by confidence, by nearness in time and by its own alpha; alpha is the
+    largest of those that are seen. So pictures that are solid dissolve into each other, and what is painted on one
+    alone keeps its strength. On the frame that one of them was made on it is unchanged, and the others fill what it
+    leaves empty.
 
     Args:
         painted: the pictures.
         flows: from that one frame to each of theirs.
     """
+    own = [one for one, dense in zip(painted, flows, strict=True) if dense.source == dense.target]
+    away = [k for k, dense in enumerate(flows) if dense.source != dense.target]
+    if own and away:
+        return _fill(own[0].rgba, carry([painted[k] for k in away], [flows[k] for k in away]))
     weights = blend_weights(flows)
     read = np.stack([read_bilinear(one.rgba, positions(dense)) for one, dense in zip(painted, flows, strict=True)])
     if len(painted) == 1:
         return np.asarray(read[0] * weights[0][..., None])
-    strength = weights * read[..., 3]
-    total = strength.sum(axis=0)
-    total = np.where(total > 0, total, np.float32(1))
-    alpha = (strength * read[..., 3]).sum(axis=0) / total
-    color = (read[..., :3] * weights[..., None]).sum(axis=0) / total[..., None]  # straight
-    return np.concatenate([color * alpha[..., None], alpha[..., None]], axis=-1)
+    strength = (weights * read[..., 3]).sum(axis=0)
+    straight_color = (read[..., :3] * weights[..., None]).sum(axis=0) / np.where(strength > 0, strength, 1)[..., None]
+    alpha = np.where(weights > 0, read[..., 3], 0).max(axis=0)
+    return np.concatenate([straight_color * alpha[..., None], alpha[..., None]], axis=-1)
+
+
+def _fill(own: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """``own`` with the color of ``rest`` up to the larger alpha of both."""
+    missing = np.maximum(rest[..., 3:] - own[..., 3:], 0.0)
+    share = np.divide(missing, rest[..., 3:], out=np.zeros_like(missing), where=missing > 0)
+    return np.asarray(own + rest * share)

@@ -33,13 +33,17 @@ def find_preset(name: str, settings: ExportConfig) -> Preset:
     """The preset called ``name``, set up; ``custom`` is that of the user's map.
 
     Raises:
-        ExportError: there is none, or the map cannot be used.
+        ExportError: there is none, the map cannot be used, or the preset's readers know no files of several parts.
     """
     if name == CUSTOM:
         return read_map(settings.vectors_map)
     if name not in PRESETS:
         raise ExportError(f"{name!r} is no preset for motion vectors", f"use one of {', '.join((*PRESETS, CUSTOM))}")
-    return set_up(name, settings)
+    preset = set_up(name, settings)
+    if settings.multipart and preset.one_part:
+        raise ExportError(f"files of preset {name} cannot have several parts, since their readers know one alone",
+                          "leave --multipart out")
+    return preset
 
 
 def read_map(path: str | None) -> Preset:

@@ -120,25 +120,40 @@ def test_paint_of_two_frames_keeps_its_strength_and_dissolves_where_both_are_sol
     def at(channels: dict[str, np.ndarray], x: int) -> list[float]:
         return [round(float(channels[letter][25, x]), 5) for letter in "RGBA"]
 
-    assert at(first, 55) == [1, 0, 0, 1]  # a painted frame shows its own picture alone
-    assert at(first, 75) == [0, 0, 0, 0]
-    assert at(last, 25) == [0, 0, 0, 0]
-    assert at(middle, 25) == [1, 0, 0, 1]
-    assert at(middle, 75) == [0, 0, 0.5, 0.5]
+    assert at(first, 55) == [1, 0, 0, 1]  # a painted frame shows its own picture alone where that is solid
+    assert at(last, 55) == [0, 0, 1, 1]
+    for channels in (first, middle, last):  # and nothing goes out for a frame because another picture lacks it
+        assert at(channels, 25) == [1, 0, 0, 1]
+        assert at(channels, 75) == [0, 0, 0.5, 0.5]
     assert at(middle, 55) == [0.4, 0, 0.6, 1]  # both two frames away, sure by 0.5 back and by 0.75 forth
 
 
-def test_a_painted_frame_has_its_own_picture_to_the_bit_whatever_the_others_hold(
+def test_a_painted_frame_has_its_own_solid_picture_to_the_bit_whatever_the_others_hold(
     tmp_path: Path, make_clip: MakeClip
 ) -> None:
     rng = np.random.default_rng(0)
     pictures = {n: rng.random((64, 96, 4)).astype(np.float32) for n in (1001, 1003, 1005)}
+    for picture in pictures.values():
+        picture[..., 3] = 1
     images = {n: save(tmp_path / f"{n}.exr", picture, "float") for n, picture in pictures.items()}
     paths = write(make_clip, images, tmp_path / "out")
     for number, picture in pictures.items():
         channels, _ = read_with_oiio(paths[number - 1001])
         for index, letter in enumerate("RGBA"):
             np.testing.assert_array_equal(channels[letter], picture[..., index])
+
+
+def test_soft_edges_are_filled_by_what_another_picture_has_there(tmp_path: Path, make_clip: MakeClip) -> None:
+    soft, solid = patch(20, 20, (0.25, 0, 0), 0.25), patch(20, 20, (0, 0, 1))  # color is multiplied by alpha
+    images = {1001: save(tmp_path / "a.exr", soft, "float"), 1003: save(tmp_path / "b.exr", solid, "float")}
+    paths = write(make_clip, images, tmp_path / "out", translating(0, 0))
+    channels, _ = read_with_oiio(paths[0])
+    assert [float(channels[letter][25, 25]) for letter in "RGBA"] == [0.25, 0, 0.75, 1]
+    between, _ = read_with_oiio(paths[1])
+    assert float(between["A"][25, 25]) == 1.0
+    same = {1001: images[1001], 1003: save(tmp_path / "c.exr", soft, "float")}
+    for path in write(make_clip, same, tmp_path / "same", translating(0, 0)):  # twice the same is no stronger
+        assert float(read_with_oiio(path)[0]["A"][25, 25]) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_carry_where_no_picture_is_seen_is_nothing() -> None:
