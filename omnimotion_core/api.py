@@ -84,6 +84,7 @@ def make_config(
     base = changes.pop("preset", "standard")
     config = Config.from_preset(preset or base).override(changes)
     estimator = str(flow) if flow is not None else config.flow.estimator
+    channels = config.export.vectors_map
     matte = str(mask) if mask is not None else config.video.mask
     file = str(weights) if weights is not None else config.flow.weights
     video = {"mask": None if matte is None else os.path.abspath(matte), "frames": frames, "allow_gaps": allow_gaps}
@@ -91,6 +92,7 @@ def make_config(
         "seed": seed, "device": device, "threads": threads, "video": _given(video),
         "flow": {"estimator": os.path.abspath(estimator) if _is_path(estimator) else estimator,
                  "weights": None if file is None else os.path.abspath(file)},
+        "export": _given({"vectors_map": None if channels is None else os.path.abspath(channels)}),
     }  # fmt: skip
     return config.override(_given(named))
 
@@ -178,13 +180,15 @@ class Run:
         return self._results.flow(source, target)
 
     def export(
-        self, *kinds: str, out: str | Path | None = None, reporter: Reporter | None = None
-    ) -> dict[str, Path]:
+        self, *kinds: str, out: str | Path | None = None, settings: Mapping[str, Any] | None = None,
+        reporter: Reporter | None = None,
+    ) -> dict[str, Path]:  # fmt: skip
         """Write products such as ``vectors:blender``, ``preview`` and ``report``.
 
         Args:
             kinds: what to write.
             out: a folder that gets a folder for each kind; the run folder's own places when not given.
+            settings: changes to the run's ``export`` settings, such as ``{"references": [1024]}``.
             reporter: hears the progress and may cancel.
         Returns:
             Each kind's file, or folder of a sequence.
@@ -192,6 +196,19 @@ class Run:
             ConfigError: a kind is unknown.
             ExportError: a file cannot be written.
         """
-        return pipeline.export(
-            self._folder, kinds, out=out, reporter=reporter or Reporter(), results=self._results
-        )
+        results = self._results if settings is None else self._results.changed({"export": settings})
+        return pipeline.export(self._folder, kinds, out=out, reporter=reporter or Reporter(), results=results)
+
+    def propagate(
+        self, images: Mapping[int, str | Path], out: str | Path, *, reporter: Reporter | None = None
+    ) -> Path:
+        """Carry a matte or paint to every frame.
+
+        Args:
+            images: the source's frame number → the picture that was made on that frame, of the plate's size.
+            out: the folder that gets a picture for each frame.
+            reporter: hears the progress and may cancel.
+        Raises:
+            OmniMotionError: a picture or a frame cannot be used, or a file cannot be written.
+        """
+        return pipeline.propagate(self._folder, images, out, reporter=reporter or Reporter(), results=self._results)

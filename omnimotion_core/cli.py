@@ -208,9 +208,29 @@ def build_parser() -> argparse.ArgumentParser:
     export = add("export", "write a finished run for other programs")
     _add_run(export)
     export.add_argument("--to", metavar="KIND", nargs="+", required=True,
-                        help="vectors:blender, preview, report; checkpoint of the paper's model")
+                        help="vectors:blender, vectors:nuke, vectors:nuke-smartvector, vectors:rsmb, vectors:rsmb-16, "
+                             "vectors:fusion, vectors:flo, vectors:ndc, vectors:custom, depth, stmap, stabilized, "
+                             "preview, report; checkpoint of the paper's model")
     export.add_argument("--out", metavar="DIR",
                         help="write to DIR/KIND/… (a kind's colon becomes a dash) in place of the run folder")
+    export.add_argument("--reference", metavar="N", type=int, nargs="+",
+                        help="of stmap and stabilized: reference frames by their numbers in the source; the first "
+                             "tracked frame when not given")
+    export.add_argument("--map", metavar="FILE", help="of vectors:custom: a JSON or TOML file that tells the channels")
+    export.add_argument("--compression", metavar="NAME", help="of EXR files: ZIP (the default), ZIPS, PIZ, RLE, NONE "
+                                                              "or PXR24, which rounds floats to 24 bits")
+    export.add_argument("--multipart", action="store_const", const=True, help="EXR files with a part for each layer")
+    export.add_argument("--max-displace", metavar="PX", type=float,
+                        help="of vectors:rsmb and rsmb-16: the plug-in's Max Displace; 256 when not given")
+    export.add_argument("--flip-v", action="store_const", const=True, help="of vectors:nuke-smartvector: y down")
+
+    propagate = add("propagate", "carry a matte or painted frames to every frame of the shot")
+    _add_run(propagate)
+    propagate.add_argument("--frame", metavar="N", type=int, action="append",
+                           help="the frame, by its number in the source, that the picture was made on")
+    propagate.add_argument("--image", metavar="FILE", action="append",
+                           help="a picture of the plate's size; give several pairs to have them blended")
+    propagate.add_argument("--out", metavar="DIR", required=True, help="the folder that gets a picture for each frame")
 
     evaluate = add("evaluate", "compare with the truth, beside chained flow and Lucas-Kanade", resumable=False)
     _add_run(evaluate)

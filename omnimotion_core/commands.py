@@ -4,6 +4,7 @@ Every function is called as ``command(options, reporter)`` and is named like its
 """
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,8 +70,27 @@ def query(options: Namespace, reporter: Reporter) -> None:
 
 def export(options: Namespace, reporter: Reporter) -> None:
     """Write products."""
-    results = _results(options)
+    settings = {
+        "references": options.reference, "vectors_map": None if options.map is None else os.path.abspath(options.map),
+        "compression": options.compression, "multipart": options.multipart, "max_displace": options.max_displace,
+        "flip_v": options.flip_v,
+    }  # fmt: skip
+    given = {name: value for name, value in settings.items() if value is not None}
+    results = _results(options).changed({"export": given})
     pipeline.export(results.run, options.to, out=options.out, reporter=reporter, results=results)
+
+
+def propagate(options: Namespace, reporter: Reporter) -> None:
+    """Carry painted frames through the shot."""
+    frames, images = options.frame or [], options.image or []
+    if not frames or len(frames) != len(images):
+        raise ConfigError(f"--frame is given {len(frames)} times and --image {len(images)} times",
+                          "give each picture with its frame: --frame N --image FILE")
+    if len(set(frames)) != len(frames):
+        raise ConfigError(f"frame {max(frames, key=frames.count)} is given twice", "give one picture a frame")
+    results = _results(options)
+    pipeline.propagate(results.run, dict(zip(frames, images, strict=True)), options.out, reporter=reporter,
+                       results=results)
 
 
 def evaluate(options: Namespace, reporter: Reporter) -> None:

@@ -223,6 +223,16 @@ class ExportConfig:
     """What ``track`` writes when the field is fitted."""
 
     kinds: tuple[str, ...] = ("vectors:blender", "preview", "report")
+    references: tuple[int, ...] = ()  # source's frame numbers of stmap and stabilized; none: the first tracked frame
+    compression: str = "ZIP"  # of EXR files
+    multipart: bool = False  # a part for each layer, in presets whose readers know parts
+    max_displace: float = 256.0  # pixels that rsmb and rsmb-16 call 1; the same must be set in the plug-in
+    flip_v: bool = False  # of nuke-smartvector: y down
+    vectors_map: str | None = None  # JSON or TOML file with the channels of vectors:custom
+
+    def __post_init__(self) -> None:
+        _require(0 < self.max_displace <= 32767, "export.max_displace", self.max_displace, "set it above 0 (256 fits "
+                 "most shots)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ from omnimotion_core.devices import (
 )
 from omnimotion_core.errors import ConfigError, OmniMotionError, RunError
 from omnimotion_core.events import Event, Reporter, Warned
-from omnimotion_core.products import check_kinds, product_path, write_product
+from omnimotion_core.files import sha256_of
+from omnimotion_core.products import check_settings, product_path, write_painted, write_product
 from omnimotion_core.results import Results
 from omnimotion_core.run import RUN_VERSION, STAGES, RunFolder
 
@@ -58,7 +59,7 @@ def track(
     from omnimotion_core.flow.estimators import check_estimator, require_estimator
     from omnimotion_core.video.source import identify
 
-    check_kinds(config.export.kinds)
+    check_settings(config.export.kinds, config.export)
     check_estimator(config.flow.estimator)
     require_estimator(config.flow)
     if "fit" in stages:
@@ -172,15 +173,40 @@ def export(
         OmniMotionError: a kind is unknown, a stage is missing, or a file cannot be written.
         Cancelled: the user asked to stop.
     """
-    check_kinds(kinds)
+    results = results or Results(run)
+    check_settings(kinds, results.config.export)
     run.require("tracks")
     paths = {kind: product_path(kind, run, None if out is None else Path(os.path.abspath(out))) for kind in kinds}
-    results = results or Results(run)
     with _unlocked() if out is not None else run.lock():
         reporter.stage("export")
         for kind, path in paths.items():
             write_product(kind, results, path, reporter)
     return paths
+
+
+def propagate(
+    run: RunFolder, images: Mapping[int, str | Path], out: str | Path, *, reporter: Reporter,
+    results: Results | None = None,
+) -> Path:  # fmt: skip
+    """Carry a matte or paint to every frame of a fitted run.
+
+    Args:
+        run: its manifest read.
+        images: the source's frame number → the picture that was made on that frame, of the plate's size.
+        out: the folder that gets a picture for each frame.
+        results: of this run, where they are at hand.
+        reporter: hears the job and may cancel it.
+    Returns:
+        The folder.
+    Raises:
+        OmniMotionError: a picture or a frame cannot be used, or a file cannot be written.
+        Cancelled: the user asked to stop; the same call goes on.
+    """
+    run.require("fit")
+    folder = Path(os.path.abspath(out))
+    reporter.stage("export")
+    write_painted({number: Path(path) for number, path in images.items()}, results or Results(run), folder, reporter)
+    return folder
 
 
 def stage_keys(config: Config, clip: Mapping[str, Any]) -> dict[str, str]:
@@ -196,7 +222,8 @@ def stage_keys(config: Config, clip: Mapping[str, Any]) -> dict[str, str]:
     flow = digest(prepare, config.flow, config.seed, check_estimator(config.flow.estimator))
     fit = digest(flow, config.model, config.fit, config.seed)
     tracks = digest(fit, config.tracks.max_tracks, config.tracks.max_markers)
-    export = digest(tracks, config.export.kinds)
+    channels = config.export.vectors_map
+    export = digest(tracks, config.export, sha256_of(Path(channels)) if channels and os.path.isfile(channels) else "")
     return {"prepare": prepare, "flow": flow, "fit": fit, "tracks": tracks, "export": export}
 
 

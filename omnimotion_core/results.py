@@ -1,9 +1,13 @@
 """What a run folder holds, read when it is first asked for."""
 
+import copy
+import dataclasses
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from omnimotion_core.devices import choose_device, choose_threads, computing, machine
+from omnimotion_core.errors import RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.points import as_queries
 from omnimotion_core.run import RunFolder
@@ -11,12 +15,14 @@ from omnimotion_core.trajectories.tracks import Tracks
 from omnimotion_core.video.clip import Clip
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from omnimotion_core.flow.correspondences import Correspondences
     from omnimotion_core.model.motion import Motion, PreparedMotion
     from omnimotion_core.trajectories.dense import DenseFlow
     from omnimotion_core.trajectories.quality import Quality
+    from omnimotion_core.video.source import Source
 
 
 class Results:
@@ -32,6 +38,12 @@ class Results:
         self.run, self.config = run, run.config.override(machine(device, threads))
         self.threads = choose_threads(self.config.threads)
 
+    def changed(self, changes: Mapping[str, Any]) -> "Results":
+        """These results under other settings, nested as in ``Config.to_dict()``; what they read already is kept."""
+        other = copy.copy(self)
+        other.config = self.config.override(changes)
+        return other
+
     @cached_property
     def device(self) -> "torch.device":
         """Where the field is evaluated."""
@@ -44,6 +56,22 @@ class Results:
 
         self.run.require("prepare")
         return load_clip(self.run.frames)
+
+    def footage(self) -> "Source":
+        """The footage that the clip was made of, where it is still what it was.
+
+        Raises:
+            ClipError: it is gone.
+            RunError: it has changed.
+        """
+        from omnimotion_core.video.source import identify
+
+        facts = self.run.clip
+        source = identify(facts["path"], dataclasses.replace(self.config.video, mask=None))
+        if source.sha256 != facts["sha256"]:
+            raise RunError(f"{facts['path']} has changed since it was tracked",
+                           "put the old file back, or track the clip again")
+        return source
 
     @cached_property
     def correspondences(self) -> "Correspondences":
@@ -109,3 +137,14 @@ class Results:
 
         with computing(self.device):
             return dense_flow(self._prepared, source, target, memory_mb=self.config.tracks.memory_mb)
+
+    def depth(self, frame: int) -> "np.ndarray":
+        """Depth of every pixel of the plate in a frame counted from 0, (H, W) float32: smaller is nearer.
+
+        Raises:
+            QueryError: the clip has no such frame.
+        """
+        from omnimotion_core.trajectories.dense import dense_depth
+
+        with computing(self.device):
+            return dense_depth(self._prepared, frame, memory_mb=self.config.tracks.memory_mb)

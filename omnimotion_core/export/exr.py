@@ -8,7 +8,8 @@ these impossible or an error.
 import errno
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,7 @@ COMPRESSIONS = {
 }
 MAX_SIDE = 16384  # a header may claim any size: larger ones are refused before memory is taken for them
 MAX_CHANNELS = 256
+CHANNEL_NAME = r"[A-Za-z0-9_.-]{1,31}"  # more than 31 letters need a newer kind of file
 _MAX_HALF = float(np.finfo(np.float16).max)
 _STRUCTURE = {"channels", "compression", "dataWindow", "displayWindow", "lineOrder", "name", "pixelAspectRatio", "type"}
 _DAMAGED = "it is damaged or truncated: write it again, or copy it again from where it came"
@@ -45,6 +47,8 @@ class ExrFile:
 
     channels: dict[str, np.ndarray]  # (H, W) float16, float32 or uint32, of all parts, row 0 on top
     attributes: dict[str, Any]  # the first part's header
+    compression: str  # of the first part, one of COMPRESSIONS, or OpenEXR's own name of another
+    num_parts: int
 
 
 def write_exr(
@@ -55,8 +59,9 @@ def write_exr(
     compression: str = "ZIP",
     pixel_aspect: float = 1.0,
     half: Collection[str] = (),
+    multipart: bool = False,
 ) -> None:
-    """Write a single-part scanline file, as a whole or not at all, and check what was written.
+    """Write a scanline file, as a whole or not at all, and check what was written.
 
     Args:
         path: the file; an existing one is replaced.
@@ -65,14 +70,12 @@ def write_exr(
         compression: one of ``COMPRESSIONS``.
         pixel_aspect: width of a pixel divided by its height.
         half: names of float32 channels to be stored as float16.
+        multipart: a part for each layer (what stands before a name's last dot), named by it; channels without a
+            layer are the part ``rgba``. Channels keep their whole names, since some readers ignore a part's.
     Raises:
         ExportError: a channel or attribute cannot be stored unharmed, or the file cannot be written.
     """
-    if compression not in COMPRESSIONS:
-        raise ExportError(
-            f"{path.name}: compression {compression!r} may damage data or is unknown",
-            f"use one of {', '.join(COMPRESSIONS)}",
-        )
+    check_compression(compression)
     pixels = _checked_channels(path, channels, half)
     header = {
         **_checked_attributes(path, attributes),
@@ -80,10 +83,12 @@ def write_exr(
         "compression": COMPRESSIONS[compression],
         "pixelAspectRatio": float(pixel_aspect),
     }
+    layers = _layers(pixels) if multipart else {}
     expected = {name: array.shape for name, array in pixels.items()}
     try:
         with write_atomically(path) as temporary:
-            with OpenEXR.File(header, pixels) as file:
+            parts = [OpenEXR.Part(dict(header), layer, name) for name, layer in layers.items()]
+            with OpenEXR.File(parts) if multipart else OpenEXR.File(header, pixels) as file:
                 file.write(str(temporary))
             written = _header_shapes(temporary)
             if written != expected:
@@ -96,6 +101,24 @@ def write_exr(
                 f"no space is left for {path}", "free some disk space and run the same command again"
             ) from error
         raise ExportError(f"{path} cannot be written ({error})", "choose another folder") from error
+
+
+def check_compression(name: str) -> None:
+    """Raise ``ExportError`` where a compression is unknown or may damage data."""
+    if name not in COMPRESSIONS:
+        raise ExportError(f"compression {name!r} may damage data or is unknown",
+                          f"use one of {', '.join(COMPRESSIONS)}")
+
+
+@contextmanager
+def compressing_with(threads: int) -> Iterator[None]:
+    """Let OpenEXR compress and decompress on so many threads; its own default is the calling thread alone."""
+    before = OpenEXR.global_thread_count()
+    OpenEXR.set_global_thread_count(0 if threads <= 1 else threads)
+    try:
+        yield
+    finally:
+        OpenEXR.set_global_thread_count(before)
 
 
 def read_exr(path: Path) -> ExrFile:
@@ -113,17 +136,19 @@ def read_exr(path: Path) -> ExrFile:
             for part in file.parts:
                 for name, channel in part.channels.items():
                     channels[name if name not in channels else f"{part.name()}.{name}"] = channel.pixels
-            attributes = dict(file.parts[0].header) if file.parts else {}
+            attributes, num_parts = dict(file.parts[0].header) if file.parts else {}, len(file.parts)
     except RuntimeError as error:
         raise ExportError(f"{path} cannot be read ({error})", _DAMAGED) from error
     # OpenEXR leaves out the parts that it cannot decode and says so only on standard error
     if {name: array.shape for name, array in channels.items()} != shapes:
         raise ExportError(f"{path} holds {len(channels)} of its {len(shapes)} channels", _DAMAGED)
-    return ExrFile(channels=channels, attributes=attributes)
+    kind = attributes["compression"]
+    compression = next((name for name, known in COMPRESSIONS.items() if known == kind), str(kind))
+    return ExrFile(channels=channels, attributes=attributes, compression=compression, num_parts=num_parts)
 
 
 def _checked_channels(path: Path, channels: Mapping[str, np.ndarray], half: Collection[str]) -> dict[str, np.ndarray]:
-    """A dict of our own with contiguous copies of our own."""
+    """A dict of our own, which OpenEXR may change, with contiguous arrays, which it only reads."""
     if not channels or len(channels) > MAX_CHANNELS:
         raise ExportError(f"{path.name} would hold {len(channels)} channels", f"write 1 to {MAX_CHANNELS}")
     if unknown := set(half) - set(channels):
@@ -133,7 +158,7 @@ def _checked_channels(path: Path, channels: Mapping[str, np.ndarray], half: Coll
         raise ExportError(f"{path.name}: a channel's shape is {shape}", f"give (height, width), each 1 to {MAX_SIDE}")
     checked = {}
     for name, array in channels.items():
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,31}", name):  # more than 31 letters need a newer kind of file
+        if not re.fullmatch(CHANNEL_NAME, name):
             raise ExportError(f"{path.name}: channel name {name!r}", "use 1 to 31 letters, digits, '.', '_' and '-'")
         if array.shape != shape:
             raise ExportError(f"{path.name}: channel {name} is {array.shape}, not {shape}", "give all one size")
@@ -144,8 +169,16 @@ def _checked_channels(path: Path, channels: Mapping[str, np.ndarray], half: Coll
             raise ExportError(f"{path.name}: channel {name} has {bad} values that are not finite", "mend or mask them")
         if name in half and (largest := float(np.abs(array).max())) > _MAX_HALF:
             raise ExportError(f"{path.name}: channel {name} reaches {largest:g}, half ends at 65504", "store floats")
-        checked[name] = np.array(array, dtype=np.float16 if name in half else array.dtype, order="C")
+        checked[name] = np.ascontiguousarray(array, dtype=np.float16 if name in half else array.dtype)
     return checked
+
+
+def _layers(pixels: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """The channels of each part."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in pixels.items():
+        layers.setdefault(name.rpartition(".")[0] or "rgba", {})[name] = array
+    return layers
 
 
 def _checked_attributes(path: Path, attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:

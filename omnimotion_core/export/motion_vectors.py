@@ -1,96 +1,47 @@
-"""Motion vectors for compositors: one EXR file a frame, laid out as each program expects.
-
-Inside, a frame's motion has one canonical form, ``FrameMotion``. A preset is a pair of pure functions: from it to
-EXR channels, and back.
-
-``blender``: a single part without layer prefix, float32, which Blender 3.4 to 5.x reads as one pass ``Vector`` (with
-``R, G, B, A`` absent) and two gray passes. In pixels of the plate, x right, y *up*::
-
-    Vector.X, Vector.Y = position in the previous frame - position here
-    Vector.Z, Vector.W = position here - position in the next frame
-    visibility.Y       = 1 where the pixel's surface is seen in both neighbors, else 0
-    confidence.Y       = 0..1, the lesser of both directions
-
-Source: Cycles' own Vector pass, measured for a known motion in Blender 4.2, 4.5, 5.0 and 5.2. Groups of two channels
-are left out on purpose: Blender up to 4.2 reads rubbish from them.
+"""Motion vectors for compositors: a sequence of files, laid out as each program expects.
 
 A frame without a neighbor (the clip's ends, and both sides of a hard cut) has zero vectors in that direction, as
 Blender and Fusion write it, and its other neighbor alone decides visibility and confidence.
 """
 
-import math
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from omnimotion_core.config import ExportConfig
 from omnimotion_core.errors import ExportError
 from omnimotion_core.events import Reporter
-from omnimotion_core.export.exr import Attribute, read_exr, write_exr
-from omnimotion_core.export.frame_rate import exact_frame_rate
-from omnimotion_core.trajectories.dense import DenseFlow
+from omnimotion_core.export.exr import Attribute, check_compression, read_exr
+from omnimotion_core.export.flo import read_flo_facts, write_flo
+from omnimotion_core.export.frame_motion import Flow, FrameMotion, frame_motion
+from omnimotion_core.export.png import read_png_facts, write_png
+from omnimotion_core.export.sequences import (
+    ExrContent,
+    Origin,
+    chosen_frames,
+    frame_name,
+    header,
+    is_written,
+    same_origin,
+    sequence_path,
+    write_content,
+)
+from omnimotion_core.export.vector_map import CUSTOM, find_preset, parse_map
+from omnimotion_core.export.vector_presets import PRESETS, Preset
 from omnimotion_core.video.clip import Clip
 
+__all__ = ["PRESETS", "FrameMotion", "frame_motion", "read_motion_vectors", "vectors_path", "write_motion_vectors"]
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FrameMotion:
-    """Where a frame's pixels go next and where they were before, in pixels of the plate, y down."""
-
-    forward: np.ndarray  # (H, W, 2) float32, (dx, dy): position in the next frame - position here; zero without one
-    backward: np.ndarray  # (H, W, 2) float32, (dx, dy): position in the previous frame - position here; likewise
-    visibility: np.ndarray  # (H, W) float32, 1: seen in every neighbor there is, 0: hidden in one, or no neighbor
-    confidence: np.ndarray  # (H, W) float32, 0..1, the lesser over the neighbors there are
-    has_next: bool
-    has_previous: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """How one program wants a frame's motion."""
-
-    to_channels: Callable[[FrameMotion], dict[str, np.ndarray]]
-    from_channels: Callable[[Mapping[str, np.ndarray], bool, bool], FrameMotion]  # also has_next, has_previous
-    y_axis: str  # header: up or down
-    direction: str  # header: what the channels mean
-    compression: str = "ZIP"
-
-
-def _to_blender(motion: FrameMotion) -> dict[str, np.ndarray]:
-    return {
-        "Vector.X": motion.backward[..., 0],
-        "Vector.Y": -motion.backward[..., 1],
-        "Vector.Z": -motion.forward[..., 0],
-        "Vector.W": motion.forward[..., 1],
-        "visibility.Y": motion.visibility,
-        "confidence.Y": motion.confidence,
-    }
-
-
-def _from_blender(channels: Mapping[str, np.ndarray], has_next: bool, has_previous: bool) -> FrameMotion:
-    return FrameMotion(
-        forward=np.stack([-channels["Vector.Z"], channels["Vector.W"]], axis=-1),
-        backward=np.stack([channels["Vector.X"], -channels["Vector.Y"]], axis=-1),
-        visibility=channels["visibility.Y"],
-        confidence=channels["confidence.Y"],
-        has_next=has_next,
-        has_previous=has_previous,
-    )
-
-
-PRESETS: Mapping[str, Preset] = {
-    "blender": Preset(
-        to_channels=_to_blender,
-        from_channels=_from_blender,
-        y_axis="up",
-        direction="XY previous-current, ZW current-next",
-    ),
-}
+_DEFAULTS = ExportConfig()
+_TOP_16 = 65534.0  # what rsmb-16 calls 1, so that zero is a whole number
 
 
 def write_motion_vectors(
-    flow: Callable[[int, int], DenseFlow],
+    flow: Flow,
     clip: Clip,
     folder: Path,
     preset: str,
@@ -98,49 +49,55 @@ def write_motion_vectors(
     reporter: Reporter,
     tool_version: str,
     run_digest: str,
+    frames: Sequence[int] | None = None,
+    settings: ExportConfig = _DEFAULTS,
 ) -> list[Path]:
-    """Write a file for every frame; one that is already there, whole and of the same run is kept.
+    """Write the files of every frame; one that is already there, whole and of the same run is kept.
 
     Args:
         flow: the dense motion from one frame (index t) to another at plate resolution.
-        folder: gets ``<clip>.<preset>.<frame>.exr``, the frame being the source's number.
-        preset: one of ``PRESETS``.
-        reporter: hears stage "export" frame by frame; its cancelling leaves the finished files.
+        folder: gets ``<clip>.<preset>.<frame>.exr``, the frame being the source's number; ``rsmb-16`` is
+            ``….forward.<frame>.png`` and ``….backward.<frame>.png``, ``flo`` is ``….<frame>_<neighbor>.flo``.
+        preset: one of ``PRESETS``, or ``custom``.
+        reporter: hears stage "export" frame by frame; its cancelling leaves the finished files. It is warned of motion
+            that ``rsmb-16`` cannot hold.
         tool_version: for the header.
         run_digest: equal for equal vectors; goes into the header and decides what is kept.
+        frames: indices t of those to write; all when not given.
+        settings: compression, parts and what single presets ask for.
     Returns:
         The files in the order of frames.
     Raises:
         ExportError: the preset is unknown, the flow is not finite or of another size, or a file cannot be written.
         Cancelled: the user asked to stop.
     """
-    if preset not in PRESETS:
-        raise ExportError(f"{preset!r} is no preset for motion vectors", f"use one of {', '.join(PRESETS)}")
-    layout = PRESETS[preset]
-    paths = []
-    for t in range(clip.num_frames):
-        path = vectors_path(clip, folder, preset, t)
-        if not _is_written(path, clip, t, run_digest):
-            write_exr(
-                path,
-                layout.to_channels(frame_motion(flow, clip, t)),
-                _attributes(clip, t, preset, tool_version, run_digest),
-                compression=layout.compression,
-                pixel_aspect=clip.pixel_aspect,
-            )
-        paths.append(path)
-        reporter.progress("export", t + 1, clip.num_frames)
+    layout = find_preset(preset, settings)
+    check_compression(settings.compression)
+    chosen, paths, clipped = chosen_frames(clip, frames), [], []
+    for done, t in enumerate(chosen):
+        job = _FrameJob(layout=layout, preset=preset, clip=clip, t=t, folder=folder, settings=settings,
+                        origin=Origin(tool_version=tool_version, run_digest=run_digest))  # fmt: skip
+        if not job.is_written():
+            motion = frame_motion(flow, clip, t, distances=layout.distances, with_depth=layout.with_depth)
+            if job.write(layout.to_channels(motion)):
+                clipped.append(clip.first_frame + t)
+        paths.extend(job.paths)
+        reporter.progress("export", done + 1, len(chosen))
+    if clipped:
+        reporter.warning(f"in {len(clipped)} frames, from {clipped[0]} on, something moves by more than the "
+                         f"{settings.max_displace:g} pixels that {preset} holds and is cut there; raise "
+                         "export.max_displace")
     return paths
 
 
 def read_motion_vectors(path: Path) -> FrameMotion:
-    """The canonical motion in a file of any preset.
+    """The canonical motion in an EXR file of any preset; parts that it does not hold are as ``from_channels`` says.
 
     Raises:
         ExportError: the file is damaged, or not one of ours.
     """
     file = read_exr(path)
-    preset = PRESETS.get(str(file.attributes.get("te/preset")))
+    preset = _preset_of(file.attributes)
     if preset is None:
         raise ExportError(f"{path} has no known te/preset in its header", "give a file that this program wrote")
     neighbors = str(file.attributes.get("te/neighbors", ""))
@@ -151,74 +108,111 @@ def read_motion_vectors(path: Path) -> FrameMotion:
 
 
 def vectors_path(clip: Clip, folder: Path, preset: str, t: int) -> Path:
-    """The file of frame t: ``<clip>.<preset>.<frame>.exr``."""
-    return folder / f"{clip.name}.{preset}.{clip.first_frame + t:04d}.exr"
+    """The EXR file of frame t: ``<clip>.<preset>.<frame>.exr``."""
+    return sequence_path(clip, folder, preset, t)
 
 
-def frame_motion(flow: Callable[[int, int], DenseFlow], clip: Clip, t: int) -> FrameMotion:
-    """The canonical motion of frame t; nothing reaches across a cut.
-
-    Raises:
-        ExportError: the flow is not of the plate's size.
-    """
-    shape = (clip.size[1], clip.size[0])
-    shot = next(segment for segment in clip.segments if t in segment)
-    vectors = {t + 1: np.zeros((*shape, 2), np.float32), t - 1: np.zeros((*shape, 2), np.float32)}
-    neighbors = [neighbor for neighbor in vectors if neighbor in shot]
-    visibility = confidence = np.full(shape, 1.0 if neighbors else 0.0, np.float32)
-    for neighbor in neighbors:
-        dense = flow(t, neighbor)
-        if dense.vectors.shape != (*shape, 2):
-            raise ExportError(
-                f"the flow from frame {t} to {neighbor} is {dense.vectors.shape}, not {(*shape, 2)}",
-                "give it at the plate's resolution",
-            )
-        vectors[neighbor] = dense.vectors.astype(np.float32, copy=False)
-        visibility = np.minimum(visibility, dense.visible)
-        confidence = np.minimum(confidence, dense.confidence)
-    return FrameMotion(
-        forward=vectors[t + 1],
-        backward=vectors[t - 1],
-        visibility=visibility.astype(np.float32, copy=False),
-        confidence=confidence.astype(np.float32, copy=False),
-        has_next=t + 1 in neighbors,
-        has_previous=t - 1 in neighbors,
-    )
+def _preset_of(attributes: Mapping[str, object]) -> Preset | None:
+    name, ceiling = str(attributes.get("te/preset")), attributes.get("te/max_displace")
+    if name == CUSTOM:
+        try:
+            return parse_map(json.loads(str(attributes.get("te/map"))), "te/map")
+        except (ValueError, ExportError):
+            return None
+    if name not in PRESETS:
+        return None
+    return find_preset(name, ExportConfig(
+        max_displace=ceiling if isinstance(ceiling, float) and ceiling > 0 else _DEFAULTS.max_displace,
+        flip_v=attributes.get("te/y_axis") == "down",
+    ))  # fmt: skip
 
 
-def _attributes(clip: Clip, t: int, preset: str, tool_version: str, run_digest: str) -> dict[str, Attribute]:
-    shot = next(segment for segment in clip.segments if t in segment)
-    attributes: dict[str, Attribute] = {
-        "te/version": tool_version,
-        "te/run": run_digest,
-        "te/preset": preset,
-        "te/clip": clip.name,
-        "te/clip_sha256": clip.sha256,
-        "te/frame": clip.first_frame + t,
-        "te/source_range": f"{clip.first_frame}-{clip.first_frame + clip.num_frames - 1}",
-        "te/neighbors": ",".join(name for name, near in (("next", t + 1), ("previous", t - 1)) if near in shot),
-        "te/direction": PRESETS[preset].direction,
-        "te/units": "pixels",
-        "te/y_axis": PRESETS[preset].y_axis,
-        "colorInteropID": "data",  # never to be color-managed
-    }
-    rate = exact_frame_rate(clip.fps)
-    if rate is not None:
-        attributes["framesPerSecond"] = rate
-    return attributes
+@dataclass(frozen=True, kw_only=True)
+class _FrameJob:
+    """The files of one frame."""
 
+    layout: Preset
+    preset: str
+    clip: Clip
+    t: int
+    folder: Path
+    settings: ExportConfig
+    origin: Origin
 
-def _is_written(path: Path, clip: Clip, t: int, run_digest: str) -> bool:
-    """Whether ``path`` is whole and holds what this run would write."""
-    if not path.is_file():
-        return False
-    try:
-        file = read_exr(path)
-    except ExportError:
-        return False  # a damaged file is simply written again
-    found: dict[str, Any] = {name: file.attributes.get(name) for name in ("te/run", "te/frame", "te/clip_sha256")}
-    wanted = {"te/run": run_digest, "te/frame": clip.first_frame + t, "te/clip_sha256": clip.sha256}
-    shape = next(iter(file.channels.values())).shape
-    return found == wanted and shape == clip.size[::-1] and math.isclose(
-        file.attributes["pixelAspectRatio"], clip.pixel_aspect, rel_tol=1e-5
-    )
+    @property
+    def paths(self) -> list[Path]:
+        """One EXR file, or one file for each direction."""
+        if self.layout.container == "exr":
+            return [vectors_path(self.clip, self.folder, self.preset, self.t)]
+        return list(self._directions().values())
+
+    def is_written(self) -> bool:
+        """Whether all of them are there, whole and of the same run and layout."""
+        if self.layout.container == "exr":
+            return is_written(self.paths[0], self._content(), self.clip)
+        wanted = self._facts()
+        for path in self.paths:
+            if self.layout.container == "flo":
+                found = read_flo_facts(path)
+            else:
+                try:
+                    facts = read_png_facts(path)
+                except ExportError:
+                    return False
+                found = dict(facts.text) if facts.size == self.clip.size else {}
+            if not same_origin(found, wanted):
+                return False
+        return True
+
+    def write(self, channels: Mapping[str, np.ndarray]) -> bool:
+        """Write them; returns whether some motion did not fit and was cut."""
+        if self.layout.container == "exr":
+            write_content(self.paths[0], self._content(), channels, self.clip)
+            return False
+        clipped = False
+        for direction, path in self._directions().items():
+            if self.layout.container == "flo":
+                flow = np.stack([channels[f"{direction}.{axis}"] for axis in "uv"], axis=-1)
+                write_flo(path, flow, self._facts())
+                continue
+            prefix = "" if direction == "forward" else f"{direction}."
+            values = np.stack([channels[f"{prefix}{letter}"] for letter in "RGBA"], axis=-1)
+            if not np.isfinite(values).all():
+                raise ExportError(f"{path.name}: some vectors are not finite", "mend or mask them")
+            clipped |= bool(((values[..., :2] < -0.5) | (values[..., :2] >= _TOP_16 + 0.5)).any())
+            np.clip(values[..., :2], 0.0, _TOP_16, out=values[..., :2])
+            write_png(path, np.floor(values + np.float32(0.5)).astype(np.uint16), self._facts(),
+                      pixel_aspect=self.clip.pixel_aspect)
+        return clipped
+
+    def _directions(self) -> dict[str, Path]:
+        """Each direction's file; of flo only those that have a neighbor."""
+        if self.layout.container == "png":
+            return {
+                direction: sequence_path(self.clip, self.folder, f"{self.preset}.{direction}", self.t, ".png")
+                for direction in ("forward", "backward")
+            }
+        shot = next(segment for segment in self.clip.segments if self.t in segment)
+        here = frame_name(self.clip, self.t)
+        return {
+            direction: self.folder / f"{self.clip.name}.{self.preset}.{here}_{frame_name(self.clip, near)}.flo"
+            for direction, near in (("forward", self.t + 1), ("backward", self.t - 1)) if near in shot
+        }
+
+    def _header(self) -> dict[str, Attribute]:
+        attributes = header(self.clip, self.t, self.origin, self.preset, units=self.layout.units,
+                            y_axis=self.layout.y_axis)  # fmt: skip
+        return attributes | {"te/direction": self.layout.direction} | dict(self.layout.facts)
+
+    def _content(self) -> ExrContent:
+        return ExrContent(
+            attributes=self._header(), channels=list(self.layout.channels), half=self.layout.half,
+            compression=self.settings.compression, multipart=self.settings.multipart,
+        )  # fmt: skip
+
+    def _facts(self) -> dict[str, Attribute]:
+        """The header for files that hold text alone."""
+        def plain(value: Attribute) -> Attribute:
+            return str(value) if isinstance(value, Fraction) or self.layout.container == "png" else value
+
+        return {name: plain(value) for name, value in self._header().items()}

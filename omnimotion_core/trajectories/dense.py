@@ -1,10 +1,11 @@
 """The field between any two frames, for every pixel of the plate."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from omnimotion_core.coordinates import pixel_grid
+from omnimotion_core.coordinates import Size, pixel_grid
 from omnimotion_core.errors import QueryError
 from omnimotion_core.model.motion import Motion, PreparedMotion
 from omnimotion_core.trajectories.query import BYTES_PER_POINT, Source
@@ -31,22 +32,15 @@ def dense_flow(field: Motion | PreparedMotion, source: int, target: int, *, memo
     Raises:
         QueryError: there is no such frame.
     """
-    prepared = field.prepare() if isinstance(field, Motion) else field
+    prepared = _prepare(field, source, target)
     shape = prepared.shape
-    for frame in (source, target):
-        if not 0 <= frame < shape.num_frames:
-            raise QueryError(f"frame {frame} is not in the clip", f"give frames from 0 to {shape.num_frames - 1}")
     width, height = shape.size
     vectors = np.zeros((height, width, 2), np.float32)
     visible = np.zeros((height, width), bool)
     confidence = np.zeros((height, width), np.float32)
     depth = np.zeros((height, width), np.float32)
     apart = not any(source in segment and target in segment for segment in segments_of(shape.num_frames, shape.cuts))
-    rows_at_once = max(int(memory_mb * 2**20 / BYTES_PER_POINT / width), 1)
-    grid = pixel_grid(shape.size)
-    for top in range(0, height, rows_at_once):
-        rows = slice(top, top + rows_at_once)
-        pixels = grid[rows].reshape(-1, 2)
+    for rows, pixels in _strips(shape.size, memory_mb):
         points = Source.at(prepared, np.full(len(pixels), source), pixels)
         depth[rows] = points.local[:, 2].cpu().numpy().reshape(-1, width)
         if apart:
@@ -60,3 +54,37 @@ def dense_flow(field: Motion | PreparedMotion, source: int, target: int, *, memo
     return DenseFlow(
         source=source, target=target, vectors=vectors, visible=visible, confidence=confidence, depth=depth
     )
+
+
+def dense_depth(field: Motion | PreparedMotion, frame: int, *, memory_mb: int = 512) -> np.ndarray:
+    """Depth of every pixel of a frame in the quasi-3D volume, (H, W) float32: smaller is nearer; no distance.
+
+    Raises:
+        QueryError: there is no such frame.
+    """
+    prepared = _prepare(field, frame)
+    width, height = prepared.shape.size
+    depth = np.zeros((height, width), np.float32)
+    for rows, pixels in _strips(prepared.shape.size, memory_mb):
+        points = Source.at(prepared, np.full(len(pixels), frame), pixels)
+        depth[rows] = points.local[:, 2].cpu().numpy().reshape(-1, width)
+    return depth
+
+
+def _prepare(field: Motion | PreparedMotion, *frames: int) -> PreparedMotion:
+    prepared = field.prepare() if isinstance(field, Motion) else field
+    for frame in frames:
+        if not 0 <= frame < prepared.shape.num_frames:
+            raise QueryError(
+                f"frame {frame} is not in the clip", f"give frames from 0 to {prepared.shape.num_frames - 1}"
+            )
+    return prepared
+
+
+def _strips(size: Size, memory_mb: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of the plate whose points fit the memory, and their pixels (P, 2)."""
+    grid = pixel_grid(size)
+    rows_at_once = max(int(memory_mb * 2**20 / BYTES_PER_POINT / size[0]), 1)
+    for top in range(0, size[1], rows_at_once):
+        rows = slice(top, top + rows_at_once)
+        yield rows, grid[rows].reshape(-1, 2)

@@ -1,6 +1,6 @@
 """The footage as a stream of display-referred pictures, whichever kind it is."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,28 @@ def read_frames(source: Source) -> Iterator[SourceFrame]:
         ClipError: a frame is missing, damaged, or of another size or kind than the first.
     """
     return _movie_frames(source) if source.movie else _sequence_frames(source)
+
+
+def read_plates(source: Source, numbers: Collection[int]) -> Iterator[tuple[int, Picture]]:
+    """Some of the tracked frames as they are stored, in order: number in the footage and picture.
+
+    Raises:
+        ClipError: a frame is missing, damaged, or of another size or kind than the first.
+    """
+    if source.movie:
+        for frame in decode_movie(Path(source.path), source.first_frame, max(numbers)) if numbers else ():
+            if frame.number in numbers:
+                height, width = frame.rgb.shape[:2]
+                facts = PictureFacts(size=(width, height), pixel_aspect=source.pixel_aspect, fps=source.fps,
+                                     is_float=False, has_alpha=False)
+                yield frame.number, Picture(facts=facts, rgb=frame.rgb, alpha=None, premultiplied=True)
+        return
+    assert source.picture is not None
+    for file in source.files:
+        if file.number in numbers:
+            picture = read_picture(file.path)
+            _check_same(file.path, picture.facts, source.picture)
+            yield file.number, picture
 
 
 def _movie_frames(source: Source) -> Iterator[SourceFrame]:

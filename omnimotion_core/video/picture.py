@@ -29,6 +29,7 @@ class PictureFacts:
     fps: float | None
     is_float: bool
     has_alpha: bool
+    is_half: bool = False  # float of 16 bits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -183,6 +184,7 @@ def _facts(image: oiio.ImageInput, channels: _Channels, path: Path) -> PictureFa
         fps=_frame_rate(spec),
         is_float=str(spec.format) in ("half", "float", "double"),
         has_alpha=channels.alpha is not None,
+        is_half=str(spec.format) == "half",
     )
 
 

@@ -17,8 +17,8 @@ from omnimotion_core import cli
 from omnimotion_core.events import Reporter
 from omnimotion_core.run import RunFolder
 
-COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "evaluate", "demo", "weights",
-            "doctor")
+COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "propagate", "evaluate", "demo",
+            "weights", "doctor")
 
 
 def write_frames(folder: Path, pictures: list[np.ndarray], first: int = 1) -> str:
@@ -106,6 +106,11 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         ("flow r --chunk 3", "--chunk: '3' is not K/N"),
         ("evaluate r --truth t --query last", "--query"),
         ("prepare r --seed 3", "add --clip CLIP"),
+        ("propagate r --out d", "give each picture with its frame: --frame N --image FILE"),
+        ("propagate r --out d --frame 1 --frame 2 --image a.png", "--frame is given 2 times and --image 1 times"),
+        ("propagate r --out d --frame 1 --image a.png --frame 1 --image b.png", "frame 1 is given twice"),
+        ("propagate r --out d --frame one --image a.png", "--frame"),
+        ("export r --to stmap --reference x", "--reference"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_told(
@@ -127,6 +132,10 @@ def test_arguments_that_cannot_be_used_are_told(
         ('{"video": 3}', "give a table of settings"),
         ('{"preset": "best"}', "choose one of draft, standard"),
         ('{"export": {"kinds": ["vectors:maya"]}}', "'vectors:maya' is nothing that can be exported"),
+        ('{"export": {"kinds": ["vectors:custom"]}}', "add --map FILE"),
+        ('{"export": {"kinds": ["vectors:custom"], "vectors_map": "absent.json"}}', "absent.json cannot be read"),
+        ('{"export": {"compression": "DWAA"}}', "'DWAA' may damage data"),
+        ('{"export": {"max_displace": 0}}', "export.max_displace is 0"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told(
@@ -157,6 +166,7 @@ def test_paths_among_the_settings_hold_in_other_working_directories(
     (tmp_path / "bare").mkdir()
     (tmp_path / "dis").mkdir()
     assert make_config(mask="m.png").video.mask == str(tmp_path / "m.png")
+    assert make_config(None, {"export": {"vectors_map": "m.json"}}).export.vectors_map == str(tmp_path / "m.json")
     assert make_config(flow="made/elsewhere").flow.estimator == str(tmp_path / "made" / "elsewhere")
     assert make_config(flow="bare").flow.estimator == str(tmp_path / "bare")
     assert make_config(flow="dis").flow.estimator == "dis"
@@ -253,11 +263,12 @@ def test_a_hostile_name_is_one_line_and_a_safe_name_in_the_run(
 # --- the run folder
 
 
-@pytest.mark.parametrize("command", ["flow", "fit", "tracks", "query", "export", "evaluate"])
+@pytest.mark.parametrize("command", ["flow", "fit", "tracks", "query", "export", "propagate", "evaluate"])
 def test_what_needs_a_run_folder_says_so(command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     more: dict[str, list[object]] = {
         "query": ["--points", "p.csv", "--out", tmp_path / "t.npz"], "export": ["--to", "preview"],
         "evaluate": ["--truth", "t.npz"],
+        "propagate": ["--frame", "1", "--image", "a.png", "--out", tmp_path / "out"],
     }  # fmt: skip
     assert "is no run folder" in refused(capfd, command, tmp_path / "absent", *more.get(command, []))
     assert list(tmp_path.iterdir()) == []

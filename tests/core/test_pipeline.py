@@ -1,6 +1,7 @@
 """The stages: what is done again after a change, what is kept, and that a stopped job ends as an undisturbed one."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from omnimotion_core import pipeline
+from omnimotion_core import cli, pipeline
 from omnimotion_core.api import Run, make_config
 from omnimotion_core.config import Config
-from omnimotion_core.errors import ConfigError, QueryError, RunError
+from omnimotion_core.errors import ClipError, ConfigError, QueryError, RunError
 from omnimotion_core.events import Artifact, Cancelled, Event, Progress, Reporter, Stage, Warned
-from omnimotion_core.products import known_kinds, product_path
+from omnimotion_core.export.exr import read_exr
+from omnimotion_core.products import is_sequence, known_kinds, product_path, write_product
+from omnimotion_core.results import Results
 from omnimotion_core.run import STAGES, RunFolder
 
 CLIP = {"path": "/footage/shot.mov", "sha256": "ab" * 32}
@@ -74,6 +77,7 @@ def times(folder: Path) -> dict[Path, int]:
         ({"fit": {"steps": 3}}, "fit"),
         ({"tracks": {"max_tracks": 3}}, "tracks"),
         ({"export": {"kinds": ["report"]}}, "export"),
+        ({"export": {"references": [1003]}}, "export"),
         ({"tracks": {"memory_mb": 64}}, None),
         ({"device": "cpu"}, None),
         ({"threads": 3}, None),
@@ -92,6 +96,16 @@ def test_the_content_of_clip_and_mask_changes_all_keys() -> None:
     for other in ({**CLIP, "sha256": "cd" * 32}, {**CLIP, "mask_sha256": "ef" * 32}):
         after = pipeline.stage_keys(Config(), other)
         assert all(before[stage] != after[stage] for stage in STAGES)
+
+
+def test_the_content_of_a_map_of_channels_changes_the_export_s_key(tmp_path: Path) -> None:
+    config = Config().override({"export": {"vectors_map": str(tmp_path / "map.json")}})
+    keys = [pipeline.stage_keys(config, CLIP)]
+    for text in ("{}", "[]"):
+        (tmp_path / "map.json").write_text(text, encoding="utf-8")
+        keys.append(pipeline.stage_keys(config, CLIP))
+    assert len({key["export"] for key in keys}) == 3
+    assert len({key["tracks"] for key in keys}) == 1
 
 
 # --- a whole job
@@ -269,7 +283,7 @@ def test_nothing_is_begun_where_an_export_is_unknown(tiny_clip: Path, config: Co
 
 def test_exports_go_to_the_run_or_to_a_folder_for_each_kind(finished: Path, tmp_path: Path) -> None:
     run = Run.open(finished)
-    paths = run.export(*known_kinds(), out=tmp_path)
+    paths = run.export("vectors:blender", "preview", "report", out=tmp_path)
     assert paths["vectors:blender"] == tmp_path / "vectors-blender"
     assert paths["preview"] == tmp_path / "preview" / "preview.mp4"
     assert paths["report"] == tmp_path / "report" / "report.html"
@@ -279,6 +293,87 @@ def test_exports_go_to_the_run_or_to_a_folder_for_each_kind(finished: Path, tmp_
     assert paths["preview"].stat().st_size > 0
     assert "<html" in paths["report"].read_text(encoding="utf-8")
     assert product_path("preview", RunFolder.open(finished)) == finished / "preview.mp4"
+
+
+def test_sequences_can_be_written_in_parts(finished: Path, tmp_path: Path) -> None:
+    results = Results(RunFolder.open(finished))
+    kinds = [kind for kind in known_kinds() if is_sequence(kind)]
+    assert len(kinds) == len(known_kinds()) - 2  # all but preview and report
+    for kind in kinds:
+        for frames in ([0, 5], [2]):
+            events, reporter = listen()
+            write_product(kind, results, tmp_path / kind, reporter, frames=frames)
+            assert events[-1] == Artifact(kind=kind, path=str(tmp_path / kind))
+        stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / kind).iterdir()}
+        numbers = {path.stem.rpartition(".")[2].split("_")[0] for path in stamps}
+        assert numbers == {"1001", "1003", "1006"}, kind
+        write_product(kind, results, tmp_path / kind, Reporter())
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, kind
+        assert len(list((tmp_path / kind).iterdir())) > len(stamps)
+
+
+def test_export_settings_reach_the_files(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text('{"channels": {"a.R": "forward.x"}}', encoding="utf-8")
+    argv = ["export", finished, "--to", "stmap", "vectors:custom", "vectors:nuke", "--reference", 1004, 1002, "--map",
+            tmp_path / "map.json", "--compression", "ZIPS", "--multipart", "--out", tmp_path / "out"]
+    assert cli.main([str(argument) for argument in argv]) == cli.DONE
+    names = sorted(path.name for path in (tmp_path / "out" / "stmap").glob("*1005.exr"))
+    assert names == [f"shot.stmap.{way}_{n}.1005.exr" for way in ("from", "to") for n in (1002, 1004)]
+    nuke = read_exr(tmp_path / "out" / "vectors-nuke" / "shot.nuke.1005.exr")
+    assert (nuke.compression, nuke.num_parts) == ("ZIPS", 5)
+    assert set(read_exr(tmp_path / "out" / "vectors-custom" / "shot.custom.1005.exr").channels) == {"a.R"}
+    by_python = Run.open(finished).export("stmap", out=tmp_path / "again", settings={"references": [1004, 1002],
+                                          "compression": "ZIPS", "multipart": True})["stmap"]
+    assert {path.name: path.read_bytes() for path in by_python.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "out" / "stmap").iterdir()
+    }
+    with pytest.raises(ConfigError, match="reference frame 1011 is not in the clip; give frames from 1001 to 1010"):
+        Run.open(finished).export("stmap", out=tmp_path / "no", settings={"references": [1011]})
+
+
+def test_a_painted_spot_goes_where_a_query_says(finished: Path, tmp_path: Path) -> None:
+    run = Run.open(finished)
+    tracks = run.query(np.array([[4, 48, 36]]))
+    paint = np.zeros((72, 96, 4), np.uint8)
+    cv2.circle(paint, (48, 36), 4, (0, 0, 255, 255), -1)
+    assert cv2.imwrite(str(tmp_path / "paint.png"), paint)
+    assert cli.main(["propagate", str(finished), "--frame", "1005", "--image", str(tmp_path / "paint.png"), "--out",
+                     str(tmp_path / "out")]) == cli.DONE
+    checked = 0
+    for t in range(10):
+        picture = cv2.imread(str(tmp_path / "out" / f"shot.propagated.{1001 + t}.png"), cv2.IMREAD_UNCHANGED)
+        assert picture is not None
+        if tracks.visible[0, t]:
+            alpha = picture[..., 3].astype(float)
+            y, x = np.mgrid[:72, :96]
+            spot = np.array([(alpha * x).sum(), (alpha * y).sum()]) / alpha.sum()
+            np.testing.assert_allclose(spot, tracks.positions[0, t], atol=1.0)
+            checked += 1
+    assert checked >= 5
+    by_python = run.propagate({1005: tmp_path / "paint.png"}, tmp_path / "again")
+    assert {path.name: path.read_bytes() for path in by_python.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()
+    }
+
+
+def test_footage_that_is_gone_or_changed_is_told_by_what_needs_it(
+    finished: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    run, plates = tmp_path / "run", tmp_path / "shot"
+    shutil.copytree(finished, run)
+    shutil.copytree(tiny_clip, plates)
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["clip"]["path"] = str(plates / Path(manifest["clip"]["path"]).name)
+    (run / "run.json").write_text(json.dumps(manifest))
+    assert Run.open(run).export("stabilized", out=tmp_path / "out")
+    (plates / "shot.1004.png").write_bytes((plates / "shot.1005.png").read_bytes())
+    with pytest.raises(RunError, match="has changed since it was tracked; put the old file back"):
+        Run.open(run).export("stabilized", out=tmp_path / "no")
+    plates.rename(tmp_path / "moved")
+    with pytest.raises(ClipError, match="does not exist"):
+        Run.open(run).export("stabilized", out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    assert Run.open(run).export("stmap", "vectors:nuke", out=tmp_path / "out")  # these need the field alone
 
 
 def test_a_query_answers_as_the_tracks_file_does(finished: Path) -> None:

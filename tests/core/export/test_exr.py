@@ -10,7 +10,7 @@ import OpenImageIO as oiio  # noqa: N813 - its own documentation calls it so
 import pytest
 
 from omnimotion_core.errors import ExportError
-from omnimotion_core.export.exr import COMPRESSIONS, MAX_SIDE, read_exr, write_exr
+from omnimotion_core.export.exr import COMPRESSIONS, MAX_SIDE, compressing_with, read_exr, write_exr
 
 
 def noise(shape: tuple[int, int] = (40, 60), dtype: type = np.float32) -> np.ndarray:
@@ -197,6 +197,39 @@ def test_scrambled_pixels_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.exr").write_bytes(data)
     with pytest.raises(ExportError, match="damaged"):
         read_exr(tmp_path / "a.exr")
+
+
+def test_a_part_for_each_layer_and_whole_names_in_all(tmp_path: Path) -> None:
+    channels = {"forward.u": noise(), "forward.v": -noise(), "visibility.Y": noise() > 0, "A": noise()}
+    channels = {name: array.astype(np.float32) for name, array in channels.items()}
+    write_exr(tmp_path / "a.exr", channels, {"te/frame": 7}, half=["visibility.Y"], pixel_aspect=2.0, multipart=True)
+    file, part, found = oiio.ImageInput.open(str(tmp_path / "a.exr")), 0, {}
+    while file.seek_subimage(part, 0):
+        spec = file.spec()
+        assert spec.getattribute("te/frame") == 7
+        assert spec.getattribute("PixelAspectRatio") == 2.0
+        assert spec.getattribute("compression") == "zip"
+        found[spec.getattribute("oiio:subimagename")] = (list(spec.channelnames), str(spec.format))
+        for index, name in enumerate(spec.channelnames):
+            pixels = file.read_image(part, 0, index, index + 1, oiio.FLOAT)
+            np.testing.assert_array_equal(pixels.reshape(40, 60), channels[name], err_msg=name)
+        part += 1
+    file.close()
+    assert found == {"forward": (["forward.u", "forward.v"], "float"), "visibility": (["visibility.Y"], "half"),
+                     "rgba": (["A"], "float")}
+    back = read_exr(tmp_path / "a.exr")
+    assert (back.num_parts, back.compression) == (3, "ZIP")
+    assert set(back.channels) == set(channels)
+
+
+def test_threads_change_no_bit_and_are_given_back(tmp_path: Path) -> None:
+    before = OpenEXR.global_thread_count()
+    write_exr(tmp_path / "a.exr", {"R": noise((300, 200))}, {})
+    with compressing_with(3):
+        assert OpenEXR.global_thread_count() == 3
+        write_exr(tmp_path / "b.exr", {"R": noise((300, 200))}, {})
+    assert OpenEXR.global_thread_count() == before
+    assert (tmp_path / "a.exr").read_bytes() == (tmp_path / "b.exr").read_bytes()
 
 
 def write_parts(path: Path, parts: dict[str, np.ndarray]) -> None:

@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 
 from omnimotion_core.events import Reporter
+from omnimotion_core.export.exr import write_exr
 from omnimotion_core.export.markers import write_markers
 from omnimotion_core.export.motion_vectors import write_motion_vectors
+from omnimotion_core.export.sequences import Origin
+from omnimotion_core.export.stmap import write_stmaps
 from omnimotion_core.trajectories.dense import DenseFlow
 
 from .conftest import MakeClip, MakeTracks
@@ -53,9 +56,14 @@ def test_blender_shows_tracks_where_they_are_seen_and_reads_the_vectors_as_its_o
     vectors = write_motion_vectors(
         right_and_down, clip, tmp_path / "exr", "blender", reporter=Reporter(), tool_version="1", run_digest="d"
     )
+    stmaps = write_stmaps(right_and_down, clip, tmp_path / "stmap", reporter=Reporter(), frames=[1],
+                          origin=Origin(tool_version="1", run_digest="d"))  # fmt: skip
+    picture = np.random.default_rng(0).random((64, 96), dtype=np.float32)
+    write_exr(tmp_path / "picture.exr", {"R": picture, "G": picture / 2, "B": 1 - picture}, {})
     done = subprocess.run(
         [blender_python, str(Path(__file__).with_name("inside_blender.py")), str(clip.frame_path(0)),
-         str(tmp_path / "markers.json"), str(vectors[4]), str(tmp_path)],
+         str(tmp_path / "markers.json"), str(vectors[4]), str(stmaps[0]), str(tmp_path / "picture.exr"),
+         str(tmp_path)],
         capture_output=True, text=True, timeout=180,
     )  # fmt: skip
     answers = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
@@ -72,3 +80,9 @@ def test_blender_shows_tracks_where_they_are_seen_and_reads_the_vectors_as_its_o
     assert passes["Vector"] == [-5.0, 2.0, -3.0]  # previous - current, then current - next, y up
     assert passes["visibility"][0] == 1.0
     assert passes["confidence"][0] == 0.75
+
+    # the map of frame 1 pulls from frame 0, where everything is 5 pixels left and 2 above
+    warped = np.array(answer["warped"], np.float32).reshape(64, 96, 4)[::-1]
+    np.testing.assert_allclose(warped[2:, 5:, 0], picture[:-2, :-5], atol=2e-3)
+    np.testing.assert_allclose(warped[2:, 5:, 2], 1 - picture[:-2, :-5], atol=2e-3)
+    assert (warped[2:, 5:, 3] > 0.99).all()

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -6,15 +8,20 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813 - its own documentation calls it so
 import pytest
 
+from omnimotion_core.config import ExportConfig
 from omnimotion_core.errors import ExportError
 from omnimotion_core.events import Cancelled, Event, Progress, Reporter
 from omnimotion_core.export.exr import read_exr
+from omnimotion_core.export.flo import write_flo
 from omnimotion_core.export.motion_vectors import PRESETS, frame_motion, read_motion_vectors, write_motion_vectors
+from omnimotion_core.export.png import write_png
 from omnimotion_core.trajectories.dense import DenseFlow
 from omnimotion_core.video.clip import Clip
 
 from .conftest import MakeClip
+from .motions import read_with_oiio
 
+ROOT = Path(__file__).resolve().parents[3]
 Flow = Callable[[int, int], DenseFlow]
 
 
@@ -50,8 +57,10 @@ def noisy(size: tuple[int, int] = (96, 64)) -> Flow:
 
 
 def write(flow: Flow, clip: Clip, folder: Path, **options: object) -> list[Path]:
-    settings: dict[str, object] = {"reporter": Reporter(), "tool_version": "1.2.3", "run_digest": "d1"}
-    return write_motion_vectors(flow, clip, folder, "blender", **(settings | options))  # type: ignore[arg-type]
+    settings: dict[str, object] = {
+        "preset": "blender", "reporter": Reporter(), "tool_version": "1.2.3", "run_digest": "d1",
+    }  # fmt: skip
+    return write_motion_vectors(flow, clip, folder, **(settings | options))  # type: ignore[arg-type]
 
 
 def test_right_and_down_by_4_and_2_pixels_as_blender_s_own_vector_pass_has_it(
@@ -165,14 +174,151 @@ def test_cancelling_keeps_whole_files_only_and_tells_how_far_it_was(tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"shot.blender.100{n}.exr" for n in (1, 2)]
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_part_of_the_frames_is_what_the_whole_has(tmp_path: Path, make_clip: MakeClip, preset: str) -> None:
+    clip, events = make_clip(), list[Event]()
+    whole = write(noisy(), clip, tmp_path / "whole", preset=preset)
+    for chunk in ([5, 0], [1, 2], [4, 3]):
+        write(noisy(), clip, tmp_path / "parts", preset=preset, frames=chunk, reporter=Reporter(events.append))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "parts").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()
+    }
+    assert {path.name for path in whole} <= {path.name for path in (tmp_path / "parts").iterdir()}
+    assert [event for event in events if isinstance(event, Progress)] == [
+        Progress(stage="export", done=done, total=2) for done in (1, 2, 1, 2, 1, 2)
+    ]
+    assert write(noisy(), clip, tmp_path / "none", preset=preset, frames=[]) == []
+    with pytest.raises(ExportError, match="frame 6 is not in the clip; give frames from 0 to 5"):
+        write(noisy(), clip, tmp_path / "none", preset=preset, frames=[3, 6])
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_whole_files_are_kept_whatever_the_preset(tmp_path: Path, make_clip: MakeClip, preset: str) -> None:
+    clip, asked = make_clip(), set()
+
+    def flow(source: int, target: int) -> DenseFlow:
+        asked.add(source)
+        return noisy()(source, target)
+
+    paths = write(flow, clip, tmp_path, preset=preset)
+    contents = {path: path.read_bytes() for path in paths}
+    asked.clear()
+    write(flow, clip, tmp_path, preset=preset)
+    assert asked == set()
+    paths[-1].write_bytes(contents[paths[-1]][:-30])
+    write(flow, clip, tmp_path, preset=preset)
+    assert asked == {5}
+    assert {path: path.read_bytes() for path in paths} == contents
+    asked.clear()
+    write(flow, make_clip(sha256="cd" * 32), tmp_path, preset=preset, frames=[2])
+    assert asked == {2}
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [("nuke", ExportConfig(compression="PIZ")), ("nuke", ExportConfig(multipart=True)),
+     ("rsmb", ExportConfig(max_displace=100.1)), ("rsmb-16", ExportConfig(max_displace=100.1)),
+     ("nuke-smartvector", ExportConfig(flip_v=True))],
+)  # fmt: skip
+def test_another_layout_has_the_files_written_again_once(
+    tmp_path: Path, make_clip: MakeClip, preset: str, settings: ExportConfig
+) -> None:
+    path = write(noisy(), make_clip(), tmp_path, preset=preset, frames=[2])[0]
+    before = path.read_bytes()
+    write(noisy(), make_clip(), tmp_path, preset=preset, frames=[2], settings=settings)
+    assert path.read_bytes() != before
+    stamp = path.stat().st_mtime_ns
+    write(noisy(), make_clip(), tmp_path, preset=preset, frames=[2], settings=settings)
+    assert path.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("compression", ["DWAA", "B44", "zip"])
+def test_compressions_that_harm_data_are_refused_before_anything_is_made(
+    tmp_path: Path, make_clip: MakeClip, compression: str
+) -> None:
+    with pytest.raises(ExportError, match="may damage data or is unknown"):
+        write(noisy(), make_clip(), tmp_path / "out", settings=ExportConfig(compression=compression))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_shot_of_one_frame_has_no_motion_and_nothing_seen(
+    tmp_path: Path, make_clip: MakeClip, preset: str
+) -> None:
+    paths = write(noisy(), make_clip(cuts=(2, 3)), tmp_path, preset=preset, frames=[2])
+    if preset == "flo":
+        assert paths == []  # there is no pair of frames
+        return
+    for path in paths:
+        if PRESETS[preset].container == "exr":
+            motion = read_motion_vectors(path)
+            assert not motion.forward.any()
+            assert not motion.backward.any()
+            assert not motion.visibility.any()
+            np.testing.assert_array_equal(read_exr(path).attributes["te/neighbors"], "")
+        else:
+            channels, _ = read_with_oiio(path, "uint16")
+            assert not channels["A"].any()
+        if PRESETS[preset].with_depth:
+            np.testing.assert_array_equal(read_exr(path).channels["depth.Z"], 1.0)  # depth needs no neighbor
+
+
+def full_disk(path: Path) -> str:
+    """What a writer tells when no file may grow beyond 5000 bytes, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=60,
+                          check=True, cwd=ROOT)  # fmt: skip
+    return done.stdout
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from omnimotion_core.errors import ExportError
+from omnimotion_core.events import Reporter
+from omnimotion_core.export.flo import write_flo
+from omnimotion_core.export.png import write_png
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+rng, folder = np.random.default_rng(0), Path(sys.argv[1])
+for write in (lambda: write_png(folder / "a.png", rng.integers(0, 65535, (80, 80, 4)).astype(np.uint16), {}),
+              lambda: write_flo(folder / "a.flo", rng.random((80, 80, 2)).astype(np.float32), {})):
+    try:
+        write()
+    except ExportError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file size limits")
+def test_a_disk_that_is_full_in_mid_write_leaves_the_old_files_and_nothing_else(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint16), {})
+    write_flo(tmp_path / "a.flo", np.zeros((4, 4, 2), np.float32), {})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    told = full_disk(tmp_path)
+    assert told.count("cannot be written") == 2, told
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, make_clip: MakeClip, preset: str) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(ExportError, match="cannot be written"):
+        write(noisy(), make_clip(), tmp_path / "file" / "out", preset=preset)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "x"
+
+
 def test_flow_that_is_not_finite_or_of_another_size_is_refused(tmp_path: Path, make_clip: MakeClip) -> None:
     def broken(source: int, target: int) -> DenseFlow:
         dense = noisy()(source, target)
         dense.vectors[0, 0, 0] = np.nan
         return dense
 
-    with pytest.raises(ExportError, match="not finite"):
-        write(broken, make_clip(), tmp_path / "out")
+    for preset in PRESETS:
+        with pytest.raises(ExportError, match="not finite"):
+            write(broken, make_clip(), tmp_path / "out", preset=preset)
+    assert not list((tmp_path / "out").glob("*"))
     with pytest.raises(ExportError, match="plate's resolution"):
         write(noisy((48, 32)), make_clip(), tmp_path / "out")
 

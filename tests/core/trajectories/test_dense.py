@@ -7,7 +7,7 @@ from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.errors import QueryError
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.model.field import Field
-from omnimotion_core.trajectories.dense import dense_flow
+from omnimotion_core.trajectories.dense import dense_depth, dense_flow
 from omnimotion_core.trajectories.query import track_points
 
 
@@ -50,6 +50,12 @@ def test_a_frame_to_itself_does_not_move(field: Field) -> None:
     flow = dense_flow(field, 4, 4)
     assert (flow.vectors == 0).all()
     assert flow.visible.all()
+
+
+def test_depth_alone_is_the_flow_s(field: Field) -> None:
+    np.testing.assert_array_equal(dense_depth(field, 3, memory_mb=1), dense_flow(field, 3, 5).depth)
+    with pytest.raises(QueryError, match="frame 12 is not in the clip"):
+        dense_depth(field, 12)
 
 
 def test_there_is_no_flow_across_a_cut(field: Field) -> None:

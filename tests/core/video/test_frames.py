@@ -8,7 +8,7 @@ import pytest
 from omnimotion_core.config import VideoConfig
 from omnimotion_core.errors import ClipError
 from omnimotion_core.video.color import decode_srgb, encode_srgb
-from omnimotion_core.video.frames import read_frames
+from omnimotion_core.video.frames import read_frames, read_plates
 from omnimotion_core.video.source import identify
 
 CONFIG = VideoConfig()
@@ -90,3 +90,25 @@ def test_movies_and_sequences_agree_on_time(footage: Any) -> None:
     footage.movie("a.mp4", 4)
     moving = stream(footage, "a.mp4", VideoConfig(frames=(3, 4)))
     assert [frame.seconds for frame in moving] == pytest.approx([2 / 24, 3 / 24])
+
+
+def test_plates_are_some_of_the_frames_as_they_are_stored(footage: Any) -> None:
+    for number in range(10, 16):
+        footage.picture(f"sh.{number}.exr", np.full((32, 32, 3), number, np.float32), "half")
+    source = identify(str(footage.folder / "sh.##.exr"), VideoConfig(frames=(11, 14)))
+    plates = list(read_plates(source, {13, 11, 15}))  # 15 is not tracked
+    assert [number for number, _ in plates] == [11, 13]
+    assert [float(picture.rgb[5, 5, 0]) for _, picture in plates] == [11.0, 13.0]
+    assert all(picture.facts.is_float and picture.facts.is_half for _, picture in plates)
+
+
+def test_plates_of_a_movie_are_its_frames(footage: Any) -> None:
+    footage.movie("a.mp4", 6)
+    source = identify(str(footage.folder / "a.mp4"), VideoConfig(frames=(2, 6)))
+    plates, frames = dict(read_plates(source, {5, 3})), {frame.number: frame for frame in read_frames(source)}
+    assert list(plates) == [3, 5]
+    for number, picture in plates.items():
+        np.testing.assert_array_equal(picture.rgb, frames[number].rgb)
+        assert footage.spelled(picture.rgb) == footage.spelled(frames[number].rgb)
+        assert picture.alpha is None
+    assert list(read_plates(source, set())) == []
