@@ -29,6 +29,11 @@ def check_kinds(kinds: Sequence[str]) -> None:
             raise ConfigError(f"{kind!r} is nothing that can be exported", f"use {', '.join(known)}")
 
 
+def is_sequence(kind: str) -> bool:
+    """Whether ``kind`` has a file for each frame, so that its frames can be shared out."""
+    return kind.startswith(_VECTORS)
+
+
 def product_path(kind: str, run: RunFolder, out: Path | None = None) -> Path:
     """Where ``kind`` is written: a file, or for a sequence its folder.
 
@@ -44,28 +49,35 @@ def product_path(kind: str, run: RunFolder, out: Path | None = None) -> Path:
     return path if out is None else out / kind / path.name
 
 
-def write_product(kind: str, results: Results, path: Path, reporter: Reporter) -> None:
+def write_product(
+    kind: str, results: Results, path: Path, reporter: Reporter, frames: Sequence[int] | None = None
+) -> None:
     """Write ``kind`` of a run to ``path`` and tell that it is there.
 
+    Args:
+        frames: only these of a sequence, as indices t; all when not given.
     Raises:
         ExportError: it cannot be written.
         Cancelled: the user asked to stop.
     """
     if kind.startswith(_VECTORS):
-        _write_vectors(results, path, kind.removeprefix(_VECTORS), reporter)
+        _write_vectors(results, path, kind.removeprefix(_VECTORS), reporter, frames)
     elif kind in ONLY_VOLUMETRIC:
         _write_checkpoint(results, path)
     else:
         _WRITERS[kind](results, path, reporter)
-    reporter.artifact(kind, path)
+    if frames is None:  # a part of a sequence is not all of it
+        reporter.artifact(kind, path)
 
 
-def _write_vectors(results: Results, folder: Path, preset: str, reporter: Reporter) -> None:
+def _write_vectors(
+    results: Results, folder: Path, preset: str, reporter: Reporter, frames: Sequence[int] | None
+) -> None:
     from omnimotion_core.export.motion_vectors import write_motion_vectors
 
     write_motion_vectors(
         results.flow, results.clip, folder, preset, reporter=reporter, tool_version=__version__,
-        run_digest=results.run.manifest["stages"]["fit"]["key"],
+        run_digest=results.run.manifest["stages"]["fit"]["key"], frames=frames,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ Blender and Fusion write it, and its other neighbor alone decides visibility and
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ def write_motion_vectors(
     reporter: Reporter,
     tool_version: str,
     run_digest: str,
+    frames: Sequence[int] | None = None,
 ) -> list[Path]:
     """Write a file for every frame; one that is already there, whole and of the same run is kept.
 
@@ -108,6 +109,7 @@ def write_motion_vectors(
         reporter: hears stage "export" frame by frame; its cancelling leaves the finished files.
         tool_version: for the header.
         run_digest: equal for equal vectors; goes into the header and decides what is kept.
+        frames: only these, as indices t; all when not given.
     Returns:
         The files in the order of frames.
     Raises:
@@ -117,8 +119,9 @@ def write_motion_vectors(
     if preset not in PRESETS:
         raise ExportError(f"{preset!r} is no preset for motion vectors", f"use one of {', '.join(PRESETS)}")
     layout = PRESETS[preset]
+    wanted = range(clip.num_frames) if frames is None else frames
     paths = []
-    for t in range(clip.num_frames):
+    for count, t in enumerate(wanted, 1):
         path = vectors_path(clip, folder, preset, t)
         if not _is_written(path, clip, t, run_digest):
             write_exr(
@@ -129,7 +132,7 @@ def write_motion_vectors(
                 pixel_aspect=clip.pixel_aspect,
             )
         paths.append(path)
-        reporter.progress("export", t + 1, clip.num_frames)
+        reporter.progress("export", count, len(wanted))
     return paths
 
 
