@@ -33,7 +33,7 @@ from omnimotion_core.files import safe_name
 from omnimotion_core.flow.estimators import BUILT_IN, check_estimator
 from omnimotion_core.products import check_kinds
 from omnimotion_core.video.movie import MOVIE_SUFFIXES
-from omnimotion_core.video.sequence import is_pattern, sequences_of_folder, split_number
+from omnimotion_core.video.sequence import is_image, is_pattern, sequences_of_folder, split_number
 
 REPORT, CONTACT_SHEET, LOGS = "report.json", "report.html", "logs"  # in the batch's folder, beside the runs
 MAX_CHUNKS = 1000
@@ -127,7 +127,7 @@ def _read_table(source: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{source} cannot be read ({error.strerror})", "check its permissions") from error
     except ValueError as error:  # TOML's errors tell the line and the column
-        raise ConfigError(f"{source} is no TOML: {error}", "mend that line") from error
+        raise ConfigError(f"{source} is no TOML: {error}", "mend it there") from error
 
 
 def _clips_of(folder: Path) -> list[dict[str, str]]:
@@ -216,12 +216,11 @@ def _frames(value: Any, place: str) -> tuple[int, int] | None:
 def _title(clip: str) -> str:
     """What a clip is called by its path: the name without frame number and ending, or the folder's."""
     name = os.path.basename(clip)
+    if not is_image(name):  # a movie, or a folder with a sequence
+        return os.path.splitext(name)[0] if name.lower().endswith(MOVIE_SUFFIXES) else name
     number = split_number(name)
-    if is_pattern(name) or (number is not None and not name.lower().endswith(MOVIE_SUFFIXES)):
-        before = number[0] if number is not None and not is_pattern(name) else name[: _pattern_start(name)]
-        return before.rstrip("._- ") or os.path.basename(os.path.dirname(clip)) or "sequence"
-    stem = os.path.splitext(name)[0] if name.lower().endswith(MOVIE_SUFFIXES) else name
-    return stem or "clip"
+    before = name[: _pattern_start(name)] if is_pattern(name) else number[0] if number else os.path.splitext(name)[0]
+    return before.rstrip("._- ") or os.path.basename(os.path.dirname(clip))
 
 
 def _pattern_start(name: str) -> int:

@@ -94,8 +94,8 @@ class LocalRunner:
             while True:
                 self.reporter.check()
                 self._start_what_can()
-                if not self._running and not self._looking:
-                    return self.clips
+                if not self._running and not self._looking and all(clip.state != RUNNING for clip in self.clips):
+                    return self.clips  # a clip that runs without a process waits for a GPU
                 self._take_in()
                 self._show(self.clips)
         except BaseException:

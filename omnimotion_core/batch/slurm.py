@@ -14,8 +14,9 @@ _HEAD = """\
 # Slurm's own variables (SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT …). OMNIMOTION names the hosts' program.
 set -euo pipefail
 omnimotion=${{OMNIMOTION:-{command}}}
-quote="'"
-omnimotion="'${{omnimotion//$quote/$quote\\$quote$quote}}'"  # one word of the tasks' own shell
+quote="'" escaped="'\\\\''"
+omnimotion=${{omnimotion//"$quote"/"$escaped"}}
+omnimotion="'$omnimotion'"  # one word of the tasks' own shell
 
 # submit OPTION… ARGUMENTS: the last is one word that holds omnimotion's arguments, quoted for the tasks' shell; prints
 # the job's number
