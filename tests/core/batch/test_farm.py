@@ -68,7 +68,8 @@ def test_the_template_is_valid_and_makes_every_task_in_its_order(batch: Batch, t
             tasks.append((step.name[4:], arguments, needs is not None))
             if needs is not None:
                 (amount,) = needs.amounts or []
-                assert (amount.name, amount.min) == ("amount.worker.gpu", 1)
+                assert amount.name == "amount.worker.gpu"
+                assert amount.min == 1
     assert tasks == expected(batch)
     graph = StepDependencyGraph(job=job)
     edges = {(edge.origin.step.name, edge.dependent.step.name)
