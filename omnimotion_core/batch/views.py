@@ -65,11 +65,12 @@ class BatchTable:
         self._console.print(_printable(line), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _table(self, clips: Sequence[ClipStatus]) -> "RenderableType":
+        from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, caption=Text(self._summary(clips)), caption_justify="left")
+        table = Table(box=None, pad_edge=False)
         for title, wide in (("clip", 30), ("stage", 8), ("", 30), ("", 4)):
             table.add_column(title, max_width=wide, no_wrap=True)
         running = [clip for clip in clips if clip.state == RUNNING]
@@ -78,7 +79,8 @@ class BatchTable:
             table.add_row(Text(clip.job.name), Text(clip.stage or "starts"), bar, f"{100 * clip.share:.0f}%")
         if len(running) > _MOST_ROWS:
             table.add_row(Text(f"and {len(running) - _MOST_ROWS} more"))
-        return table
+        summary = Text(self._summary(clips))  # no caption of the table: that breaks at the table's width
+        return Group(table, summary) if running else summary
 
     def _summary(self, clips: Sequence[ClipStatus]) -> str:
         counts = [f"{count} {name}" for name, count in count_states(clips).items() if count]

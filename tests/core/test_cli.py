@@ -17,8 +17,8 @@ from omnimotion_core import cli
 from omnimotion_core.events import Reporter
 from omnimotion_core.run import RunFolder
 
-COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "evaluate", "demo", "weights",
-            "doctor")
+COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "evaluate", "batch", "farm",
+            "demo", "weights", "doctor")
 
 
 def write_frames(folder: Path, pictures: list[np.ndarray], first: int = 1) -> str:
@@ -106,6 +106,12 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         ("flow r --chunk 3", "--chunk: '3' is not K/N"),
         ("evaluate r --truth t --query last", "--query"),
         ("prepare r --seed 3", "add --clip CLIP"),
+        ("track a.mov --out r --config {]", "{] is not JSON"),
+        ('track a.mov --out r --config {"fit":{"step":3}}', "fit.step is not a setting"),
+        ("export r --out d", "name the kinds"),
+        ("export r --chunk 3", "--chunk: '3' is not K/N"),
+        ("batch", "JOBS.toml|FOLDER"),
+        ("farm slurm j.toml", "--out"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_told(
