@@ -85,12 +85,11 @@ class BatchTable:
     def _summary(self, clips: Sequence[ClipStatus]) -> str:
         counts = [f"{count} {name}" for name, count in count_states(clips).items() if count]
         taken = self._clock() - self._began
-        share = sum(clip.share for clip in clips if clip.did) / max(1, sum(bool(clip.did) for clip in clips))
-        begun = sum(bool(clip.did) for clip in clips)
+        shares = [clip.share for clip in clips if clip.did and clip.state != FAILED]
         waiting = sum(clip.state == WAITING for clip in clips)
         text = f"{len(clips)} clips: {', '.join(counts)} · {duration(taken)}"
-        if begun and share > 0.02:  # those that wait take as long as those that were begun, on average
-            total = taken * (begun + waiting) / (share * begun)
+        if sum(shares) > 0.02:  # those that wait take as long as those that were begun, on average
+            total = taken * (len(shares) + waiting) / sum(shares)
             text += f" · about {duration(max(0.0, total - taken))} left"
         return text
 
