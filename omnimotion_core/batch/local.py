@@ -130,7 +130,7 @@ class LocalRunner:
         job = self.batch.jobs[index]
         try:
             missing = missing_stages(job.clip, job.run, job.config)
-            if missing and job.run.exists():
+            if missing and RunFolder(job.run).manifest_path.exists():
                 self._wait_for(job)
         except OmniMotionError as error:
             self._messages.put(partial(self._found_unusable, index, error.problem, error.remedy))
@@ -286,7 +286,8 @@ class LocalRunner:
             until = time.monotonic() + GRACE_S
             while self._running and time.monotonic() < until:
                 try:
-                    self._take_in()
+                    with suppress(Exception):  # what fails now, a full disk say, must not leave processes behind
+                        self._take_in()
                 except KeyboardInterrupt:  # asked again: no more patience
                     break
         for clip in self.clips:

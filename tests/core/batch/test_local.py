@@ -24,7 +24,7 @@ from omnimotion_core.batch.jobs import Batch, Job
 from omnimotion_core.batch.local import LocalRunner, share_out
 from omnimotion_core.batch.process import CoreProcess
 from omnimotion_core.batch.status import ClipStatus
-from omnimotion_core.errors import ClipError
+from omnimotion_core.errors import ClipError, RunError
 from omnimotion_core.events import Cancelled, Reporter
 from omnimotion_core.run import STAGES
 
@@ -217,6 +217,26 @@ def test_cancelling_stops_every_process_and_says_so(batch: Batch) -> None:
     with pytest.raises(Cancelled):
         runner[0].run()
     assert states(runner[0].clips) == "a:done b:cancelled c:waiting d:waiting"
+
+
+def test_what_fails_in_the_runner_itself_leaves_no_process_behind(batch: Batch) -> None:
+    StandIn.answer = staticmethod(lambda process: 0 if "/a.mov" in process.arguments[1] else None)
+
+    def told(clip: ClipStatus) -> None:
+        raise RunError("no space is left", "free some")
+
+    with pytest.raises(RunError, match="no space is left"):
+        run(batch, told=told)
+    assert len(StandIn.all) >= 2  # that none lives is asserted after every test
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(local, "CoreProcess", StandIn)
+    batch.jobs[0].run.mkdir()
+    (batch.jobs[0].run / "holiday.jpg").write_bytes(b"")
+    run(batch)
+    assert [path.name for path in batch.jobs[0].run.iterdir()] == ["holiday.jpg"]
 
 
 # --- GPUs
