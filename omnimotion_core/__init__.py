@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omnimotion_core.api import Run, track
     from omnimotion_core.config import Config
     from omnimotion_core.errors import (
+        BatchError,
         ClipError,
         ConfigError,
         EvaluationError,
@@ -40,6 +41,7 @@ _HOMES = {
     "DenseFlow": "trajectories.dense",
     "Tracks": "trajectories.tracks",
     "OmniMotionError": "errors",
+    "BatchError": "errors",
     "ClipError": "errors",
     "ConfigError": "errors",
     "EvaluationError": "errors",
@@ -51,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchError",
     "Cancelled",
     "ClipError",
     "Config",

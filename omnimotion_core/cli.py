@@ -207,12 +207,16 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = add("export", "write a finished run for other programs")
     _add_run(export)
-    export.add_argument("--to", metavar="KIND", nargs="+", required=True,
+    export.add_argument("--to", metavar="KIND", nargs="+",
                         help="vectors:blender, vectors:nuke, vectors:nuke-smartvector, vectors:rsmb, vectors:rsmb-16, "
                              "vectors:fusion, vectors:flo, vectors:ndc, vectors:custom, depth, stmap, stabilized, "
-                             "preview, report; checkpoint of the paper's model")
+                             "preview, report; checkpoint of the paper's model; without it, what the run's settings "
+                             "say")
     export.add_argument("--out", metavar="DIR",
                         help="write to DIR/KIND/… (a kind's colon becomes a dash) in place of the run folder")
+    export.add_argument("--chunk", metavar="K/N", type=_chunk,
+                        help="only the K-th of N parts of the frames of sequences; parts may run at once, and `export` "
+                             "without it then adds the single files")
     export.add_argument("--reference", metavar="N", type=int, nargs="+",
                         help="of stmap and stabilized: reference frames by their numbers in the source; the first "
                              "tracked frame when not given")
@@ -239,6 +243,26 @@ def build_parser() -> argparse.ArgumentParser:
                           help="first (the default) or strided")
     evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
 
+    batch = add("batch", "track many clips: those of a jobs file, or of a folder")
+    _add_jobs(batch)
+    batch.add_argument("--out", metavar="DIR", dest="runs",
+                       help="run folders, report and logs go there; by default where the jobs file says, or runs "
+                            "beside it, or FOLDER-runs")
+    batch.add_argument("--jobs", metavar="N", type=int, default=0,
+                       help="processes at once, among which the cores are shared out; 0 (the default): as many as "
+                            "cores and memory allow")
+    batch.add_argument("--keep-going", action="store_true", help="go on with the other clips where one fails")
+
+    farm = add("farm", "write the jobs of a batch for a farm's engine", resumable=False)
+    farm.add_argument("engine", metavar="openjd|slurm|flamenco", choices=("openjd", "slurm", "flamenco"))
+    _add_jobs(farm)
+    farm.add_argument("--out", metavar="FILE", type=Path, required=True,
+                      help="an Open Job Description template (JSON, which is YAML too), a bash script of sbatch calls, "
+                           "or a job type in JavaScript")
+    farm.add_argument("--runs", metavar="DIR", help="run folders go there; by default as with batch")
+    farm.add_argument("--command", metavar="PROGRAM", dest="command_on_hosts", default="omnimotion",
+                      help="the program on the farm's hosts: omnimotion (the default) on their PATH, or a path")
+
     demo = add("demo", "make a short clip with known motion, track it, export it, compare it with the truth")
     demo.add_argument("--out", metavar="DIR", type=Path, default=Path("omnimotion-demo"),
                       help="omnimotion-demo when not given")
@@ -246,7 +270,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--size", metavar="N", type=int, default=256, help="its side in pixels")
     _add_machine(demo)
     demo.add_argument("--preset", metavar="NAME", help="draft, standard (the default) or paper")
-    demo.add_argument("--config", metavar="FILE", type=Path, help="JSON with changes to the preset")
+    demo.add_argument("--config", metavar="FILE|JSON", help="changes to the preset")
 
     weights = add("weights", "pretrained weights for learned flow: what is known, and the asked-for download")
     weights.add_argument("action", metavar="list|get", choices=("list", "get"))
@@ -260,6 +284,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="a run folder")
     _add_machine(command)
+
+
+def _add_jobs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("path", metavar="JOBS.toml|FOLDER", help="a jobs file, or a folder of clips")
+    command.add_argument("--preset", metavar="NAME", help="of every clip: draft, standard (the default) or paper")
+    command.add_argument("--to", metavar="KIND", nargs="+", help="what is exported of every clip")
+    command.add_argument("--flow", metavar="NAME|DIR", help="as with track, of every clip")
+    command.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or mps")
+    command.add_argument("--config", metavar="FILE|JSON", help="changes to the preset, of every clip")
+    command.add_argument("--flow-chunks", metavar="N", type=int, help="parts of a clip's flow that may run at once")
+    command.add_argument("--export-chunks", metavar="N", type=int, help="parts of its exported frames, likewise")
 
 
 def _add_machine(command: argparse.ArgumentParser) -> None:
@@ -280,7 +315,7 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", metavar="N", type=int, help="of everything random")
     command.add_argument("--allow-gaps", action="store_const", const=True,
                          help="a missing file of a sequence repeats the one before it")
-    command.add_argument("--config", metavar="FILE", type=Path, help="JSON with changes to the preset")
+    command.add_argument("--config", metavar="FILE|JSON", help="changes to the preset")
 
 
 def _frames(text: str) -> tuple[int, int]:

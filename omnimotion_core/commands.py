@@ -8,7 +8,7 @@ import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omnimotion_core import pipeline
 from omnimotion_core.api import make_config
@@ -19,6 +19,9 @@ from omnimotion_core.files import write_text
 from omnimotion_core.points import read_points
 from omnimotion_core.results import Results
 from omnimotion_core.run import STAGES, RunFolder
+
+if TYPE_CHECKING:
+    from omnimotion_core.batch.jobs import Batch
 
 
 def track(options: Namespace, reporter: Reporter) -> None:
@@ -69,15 +72,23 @@ def query(options: Namespace, reporter: Reporter) -> None:
 
 
 def export(options: Namespace, reporter: Reporter) -> None:
-    """Write products."""
+    """Write products, or what the run's own settings say."""
     settings = {
         "references": options.reference, "vectors_map": None if options.map is None else os.path.abspath(options.map),
         "compression": options.compression, "multipart": options.multipart, "max_displace": options.max_displace,
         "flip_v": options.flip_v,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
+    if options.to is None:
+        if options.out is not None or given:
+            raise ConfigError("export --out and what is told of products need --to",
+                              "name the kinds: --to vectors:blender")
+        _stage("export", options, reporter, options.chunk)
+        return
     results = _results(options).changed({"export": given})
-    pipeline.export(results.run, options.to, out=options.out, reporter=reporter, results=results)
+    pipeline.export(
+        results.run, options.to, out=options.out, reporter=reporter, results=results, chunk=options.chunk
+    )
 
 
 def propagate(options: Namespace, reporter: Reporter) -> None:
@@ -120,6 +131,24 @@ def demo(options: Namespace, reporter: Reporter) -> None:
     print(text, flush=True)
 
 
+def batch(options: Namespace, reporter: Reporter) -> None:
+    """Track many clips on this machine."""
+    from omnimotion_core.batch.runner import run_batch
+
+    if options.jobs < 0:
+        raise ConfigError(f"--jobs is {options.jobs}", "set it to 0 (as many as fit) or more")
+    run_batch(_read_batch(options), workers=options.jobs, keep_going=options.keep_going, as_events=options.events,
+              reporter=reporter)  # fmt: skip
+
+
+def farm(options: Namespace, reporter: Reporter) -> None:
+    """Write the same jobs for a farm's engine."""
+    from omnimotion_core.batch.farm import write_farm
+
+    write_farm(options.engine, _read_batch(options), options.out, command=options.command_on_hosts)
+    reporter.artifact(options.engine, options.out)
+
+
 def weights(options: Namespace, reporter: Reporter) -> None:
     """List the known weights, or fetch some into the cache folder."""
     from omnimotion_core.flow.weights import format_list, known_weights, terms_to_show
@@ -140,6 +169,16 @@ def weights(options: Namespace, reporter: Reporter) -> None:
     reporter.artifact("weights", path)
 
 
+def _read_batch(options: Namespace) -> "Batch":
+    from omnimotion_core.batch.jobs import read_jobs
+
+    named = {"preset": options.preset, "device": options.device, "flow": options.flow, "export": options.to,
+             "flow_chunks": options.flow_chunks, "export_chunks": options.export_chunks,
+             "settings": None if options.config is None else _read_settings(options.config)}  # fmt: skip
+    changes = {key: value for key, value in named.items() if value is not None}
+    return read_jobs(options.path, out=options.runs, changes=changes)
+
+
 def _config(options: Namespace) -> Config:
     return make_config(
         options.preset, None if options.config is None else _read_settings(options.config), frames=options.frames,
@@ -148,15 +187,17 @@ def _config(options: Namespace) -> Config:
     )  # fmt: skip
 
 
-def _read_settings(path: Path) -> Mapping[str, Any]:
+def _read_settings(given: str) -> Mapping[str, Any]:
+    """The settings of a JSON file, or of JSON that was given as it is: a farm's task needs no file beside it."""
+    inline = given.lstrip().startswith("{")
     try:
-        settings = json.loads(path.read_bytes())
+        settings = json.loads(given if inline else Path(given).read_bytes())
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})", "give --config a JSON file") from error
+        raise ConfigError(f"{given} cannot be read ({error.strerror})", "give --config a JSON file") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error})", 'write settings such as {"fit": {"steps": 400}}') from error
+        raise ConfigError(f"{given} is not JSON ({error})", 'write settings such as {"fit": {"steps": 400}}') from error
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} holds no table of settings", 'write settings such as {"fit": {"steps": 400}}')
+        raise ConfigError(f"{given} holds no table of settings", 'write settings such as {"fit": {"steps": 400}}')
     return settings
 
 

@@ -41,6 +41,17 @@ def choose_device(name: str) -> "torch.device":
     return torch.device(name)
 
 
+def gpu_names(kind: str) -> tuple[str, ...]:
+    """The GPUs of a kind of device (cpu has none) that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    if kind != "cuda":
+        return ("",) if kind == "mps" else ()
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return tuple(visible.split(",")[:count]) if visible is not None else tuple(map(str, range(count)))
+
+
 def machine(device: str | None, threads: int | None) -> dict[str, str | int]:
     """The settings of a config that belong to the machine and not to the result; None: as it is."""
     given = (("device", device), ("threads", threads))

@@ -8,6 +8,7 @@
     ├── QueryError             points or frames that were asked for
     ├── RunError               the run folder: lock, another clip, a missing stage
     ├── ExportError            what is written for other programs
+    ├── BatchError             clips of a batch that failed
     └── EvaluationError        truth files and metrics
 """
 
@@ -54,6 +55,10 @@ class RunError(OmniMotionError):
 
 class ExportError(OmniMotionError):
     """A file for another program cannot be written or read back."""
+
+
+class BatchError(OmniMotionError):
+    """Clips of a batch could not be tracked; each is told in the batch's report."""
 
 
 class EvaluationError(OmniMotionError):

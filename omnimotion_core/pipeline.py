@@ -27,7 +27,7 @@ from omnimotion_core.devices import (
 from omnimotion_core.errors import ConfigError, OmniMotionError, RunError
 from omnimotion_core.events import Event, Reporter, Warned
 from omnimotion_core.files import sha256_of
-from omnimotion_core.products import check_settings, product_path, write_painted, write_product
+from omnimotion_core.products import check_settings, is_sequence, product_path, write_painted, write_product
 from omnimotion_core.results import Results
 from omnimotion_core.run import RUN_VERSION, STAGES, RunFolder
 
@@ -125,8 +125,8 @@ def run_stage(
         out: the run folder.
         stage: one of ``STAGES``; those before it must be done.
         reporter: hears the job and may cancel it.
-        chunk: only for ``flow``: one of several parts, which may run at the same time. When all are there, the
-            stage without a chunk finishes it.
+        chunk: only for ``flow`` and ``export``: one of several parts, which may run at the same time. When all are
+            there, the stage without a chunk finishes it.
         device, threads: in place of the run's own settings, which they become.
     Raises:
         OmniMotionError: the folder cannot be used, or a stage before is not done.
@@ -135,12 +135,15 @@ def run_stage(
     from omnimotion_core.video.source import identify
 
     run = RunFolder.open(out)
-    if chunk is not None:
-        _find_chunk(run, chunk, reporter, threads)
-        return run
     changes = machine(device, threads)
-    if stage == "fit" or stage == "tracks":
-        require_graphs(run.config.fit.volumetric.run, choose_device(run.config.override(changes).device))
+    if chunk is not None:
+        part = {"flow": _find_part, "export": _export_part}[stage]
+        _do_part(run, stage, chunk, reporter, lambda: part(run, chunk, reporter, changes))
+        return run
+    if stage in ("fit", "tracks", "export"):
+        chosen = choose_device(run.config.override(changes).device)
+        if stage != "export":
+            require_graphs(run.config.fit.volumetric.run, chosen)
     with run.lock():
         run.read()
         run.manifest["config"] = run.config.override(changes).to_dict()
@@ -155,9 +158,26 @@ def run_stage(
     return run
 
 
+def missing_stages(clip: str | Path, out: str | Path, config: Config) -> tuple[str, ...]:
+    """Those stages that ``track`` would do; reads and hashes the clip where there is a run folder, writes nothing.
+
+    Raises:
+        OmniMotionError: the clip or the run folder cannot be used.
+    """
+    from omnimotion_core.video.source import identify
+
+    run = RunFolder(out)
+    if not run.manifest_path.exists():
+        return STAGES
+    run.read()
+    keys = stage_keys(config, {**run.clip, **_source_facts(identify(str(clip), config.video))})
+    done = [run.stage_is_done(stage, keys[stage]) for stage in STAGES]
+    return STAGES[(*done, False).index(False) :]
+
+
 def export(
     run: RunFolder, kinds: Sequence[str], *, out: str | Path | None = None, reporter: Reporter,
-    results: Results | None = None,
+    results: Results | None = None, chunk: Chunk | None = None,
 ) -> dict[str, Path]:  # fmt: skip
     """Write products of a finished run.
 
@@ -167,6 +187,7 @@ def export(
         out: another folder than the run's own; gets a folder for each kind.
         results: of this run, where they are at hand.
         reporter: hears the job and may cancel it.
+        chunk: only the k-th of n parts of the frames; the kinds must be sequences.
     Returns:
         Each kind's file, or folder of a sequence.
     Raises:
@@ -177,10 +198,19 @@ def export(
     check_settings(kinds, results.config.export)
     run.require("tracks")
     paths = {kind: product_path(kind, run, None if out is None else Path(os.path.abspath(out))) for kind in kinds}
-    with _unlocked() if out is not None else run.lock():
+    frames = None
+    lock = run.lock()
+    if chunk is not None:
+        _check_chunk(chunk)
+        whole = next((kind for kind in kinds if not is_sequence(kind)), None)
+        if whole is not None:
+            raise ConfigError(f"{whole} has no parts", "give --chunk with kinds that have a file for each frame")
+        frames = chunk_frames(results.clip.num_frames, chunk)
+        lock = run.lock_part(_part_name("export", chunk), run.read)
+    with _unlocked() if out is not None else lock:
         reporter.stage("export")
         for kind, path in paths.items():
-            write_product(kind, results, path, reporter)
+            write_product(kind, results, path, reporter, frames)
     return paths
 
 
@@ -207,6 +237,12 @@ def propagate(
     reporter.stage("export")
     write_painted({number: Path(path) for number, path in images.items()}, results or Results(run), folder, reporter)
     return folder
+
+
+def chunk_frames(num_frames: int, chunk: Chunk) -> range:
+    """The indices t of the k-th of n parts, neighbors; none where there are more parts than frames."""
+    number, count = chunk
+    return range((number - 1) * num_frames // count, number * num_frames // count)
 
 
 def stage_keys(config: Config, clip: Mapping[str, Any]) -> dict[str, str]:
@@ -336,29 +372,51 @@ class _Job:
         return [product_path(kind, self.run) for kind in self.config.export.kinds]
 
 
-def _find_chunk(run: RunFolder, chunk: Chunk, reporter: Reporter, threads: int | None) -> None:
-    from omnimotion_core.flow.stage import find_correspondences
-
-    number, count = chunk
-    if not 1 <= number <= count:
-        raise ConfigError(f"chunk is {number}/{count}", "give K/N with K from 1 to N, such as 2/8")
+def _do_part(run: RunFolder, stage: str, chunk: Chunk, reporter: Reporter, work: Callable[[], None]) -> None:
+    """Do one part of a stage beside the others; what was made with other settings goes first."""
+    _check_chunk(chunk)
     key = ""
 
     def begin() -> None:
         nonlocal key
         run.read()
-        _require_before(run, "flow")
-        key = stage_keys(run.config, run.clip)["flow"]
-        if run.manifest["stages"].get("flow", {}).get("key") != key:
-            run.begin("flow", key)
+        _require_before(run, stage)
+        key = stage_keys(run.config, run.clip)[stage]
+        if run.manifest["stages"].get(stage, {}).get("key") != key:
+            run.begin(stage, key)
 
-    with run.lock_part(f"flow-{number}-of-{count}", begin):
-        if run.stage_is_done("flow", key):
-            return
-        results = Results(run, threads=threads)
-        reporter.stage("flow")
-        find_correspondences(results.clip, run.correspondences, results.config.flow, seed=results.config.seed,
-                             threads=results.threads, reporter=reporter, chunk=chunk, device=results.config.device)
+    with run.lock_part(_part_name(stage, chunk), begin):
+        if not run.stage_is_done(stage, key):
+            reporter.stage(stage)
+            work()
+
+
+def _find_part(run: RunFolder, chunk: Chunk, reporter: Reporter, changes: Mapping[str, Any]) -> None:
+    from omnimotion_core.flow.stage import find_correspondences
+
+    results = Results(run, **changes)
+    find_correspondences(results.clip, run.correspondences, results.config.flow, seed=results.config.seed,
+                         threads=results.threads, reporter=reporter, chunk=chunk, device=results.config.device)
+
+
+def _export_part(run: RunFolder, chunk: Chunk, reporter: Reporter, changes: Mapping[str, Any]) -> None:
+    """The part's frames of each sequence; single files are left to the stage without a chunk."""
+    results = Results(run, **changes)
+    check_settings(results.config.export.kinds, results.config.export)
+    frames = chunk_frames(results.clip.num_frames, chunk)
+    for kind in results.config.export.kinds:
+        if is_sequence(kind):
+            write_product(kind, results, product_path(kind, run), reporter, frames)
+
+
+def _check_chunk(chunk: Chunk) -> None:
+    number, count = chunk
+    if not 1 <= number <= count:
+        raise ConfigError(f"chunk is {number}/{count}", "give K/N with K from 1 to N, such as 2/8")
+
+
+def _part_name(stage: str, chunk: Chunk) -> str:
+    return f"{stage}-{chunk[0]}-of-{chunk[1]}"
 
 
 def _require_before(run: RunFolder, stage: str) -> None:

@@ -101,7 +101,8 @@ def write_product(
         _write_checkpoint(results, path)
     else:
         _WRITERS[kind](results, path, reporter)
-    reporter.artifact(kind, path)
+    if frames is None:  # a part of a sequence is not all of it
+        reporter.artifact(kind, path)
 
 
 def write_painted(

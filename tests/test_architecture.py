@@ -1,6 +1,6 @@
 """Who may import whom, executed over the source.
 
-    cli → commands → api → pipeline → products → results → export, evaluation → trajectories → optimization
+    cli → commands → batch → api → pipeline → products → results → export, evaluation → trajectories → optimization
         → flow, model → video → run … → config, coordinates … → errors, events
 
 Each room imports only rooms further right, so there are no cycles between rooms. ``flow`` and ``model`` stand side by
@@ -32,6 +32,7 @@ LAYERS = (  # lowest first; rooms of one layer do not import each other
     {"products", "comparison"},
     {"pipeline"},
     {"api", "demo"},
+    {"batch"},  # calls the command line, and reads jobs with what the command line reads settings with
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -45,10 +46,10 @@ ENTRANCES = {
     "fileseq": {"video"},
     "av": {"video", "export.preview", "evaluation.footage"},  # the last two write movies
     "safetensors": {"model", "optimization"},
-    "filelock": {"run"},
+    "filelock": {"run", "batch.gpus"},
     "numba": {"model", "optimization"},
     "psutil": {"devices"},
-    "rich": {"terminal"},
+    "rich": {"terminal", "batch.views"},
 }
 NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers")  # what plugin/ uses, on machines without torch
 BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "blf", "numpy"}

@@ -1,19 +1,16 @@
 """The page that tells a supervisor what was tracked, how well, and where to look: one self-contained HTML file."""
 
-import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from omnimotion_core.errors import ExportError
 from omnimotion_core.export.colors import confidence_color, position_color
 from omnimotion_core.export.drawing import draw_tracks, drawable, fit_canvas
+from omnimotion_core.export.page import duration, embedded_image, figures_list, html_page, percent
 from omnimotion_core.export.plots import bars, curve, histogram, number
 from omnimotion_core.export.selection import choose_tracks, first_seen
 from omnimotion_core.files import write_text
@@ -53,15 +50,7 @@ def write_report(
         _worst(clip, tracks, quality),
         _details(clip, manifest),
     ]
-    style = files("omnimotion_core.export").joinpath("report.css").read_text(encoding="utf-8")
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(clip.name)} – Track Everything</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))  # a path may hold what UTF-8 cannot
+    write_text(path, html_page(clip.name, sections))
 
 
 def spaced_worst_frames(quality: Quality, count: int) -> list[int]:
@@ -112,15 +101,14 @@ def _figures(clip: Clip, tracks: Tracks, quality: Quality, manifest: Mapping[str
     figures = [
         (f"{len(tracks):,}", "tracks"),
         (number(_median(lengths)), f"median track length, of {clip.num_frames} frames"),
-        (_percent(_mean(quality.visible)), "tracks visible, mean over frames"),
-        (_percent(_mean(quality.confidence)), "confidence where visible, mean"),
-        (_percent(_mean(quality.coverage)), "frame area near a trusted match, mean"),
+        (percent(_mean(quality.visible)), "tracks visible, mean over frames"),
+        (percent(_mean(quality.confidence)), "confidence where visible, mean"),
+        (percent(_mean(quality.coverage)), "frame area near a trusted match, mean"),
         (f"{number(_mean(quality.residual_px))} px", "residual to the flow matches, mean of frame medians"),
         (f"{number(_largest(quality.cycle_error_px), 2)} px", "largest cycle error"),
-        (_duration(seconds), "computing time"),
+        (duration(seconds), "computing time"),
     ]
-    entries = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for value, name in figures)
-    return f'<dl class="figures">{entries}</dl>'
+    return figures_list(figures)
 
 
 def _trails(clip: Clip, tracks: Tracks) -> str:
@@ -131,7 +119,7 @@ def _trails(clip: Clip, tracks: Tracks) -> str:
                           drawn=drawable(clip, shown), trail=_TRAIL_FRAMES)
     frame = clip.first_frame + t
     return (
-        f'<h2>Motion</h2>\n<figure class="wide">{_image(picture, f"Trails over frame {frame}")}'
+        f'<h2>Motion</h2>\n<figure class="wide">{embedded_image(picture, f"Trails over frame {frame}")}'
         f"<figcaption>Frame {frame}: {len(shown)} of {len(tracks):,} tracks with the trail of their last "
         f"{_TRAIL_FRAMES} frames, colored by where they begin. Dots are seen, rings are hidden.</figcaption></figure>"
     )
@@ -171,9 +159,9 @@ def _worst(clip: Clip, tracks: Tracks, quality: Quality) -> str:
         picture = draw_tracks(canvas, clip.rgb8(t), shown, t, colors=confidence_color(shown.confidence[:, t]),
                               drawn=drawn, trail=0, radius=3.4)
         frame = clip.first_frame + t
-        facts = (f"confidence {_percent(quality.confidence[t])}, coverage {_percent(quality.coverage[t])}, "
+        facts = (f"confidence {percent(quality.confidence[t])}, coverage {percent(quality.coverage[t])}, "
                  f"residual {number(float(quality.residual_px[t]))} px")
-        cards.append(f"<figure><h3>Frame {frame}</h3>{_image(picture, f'Tracks in frame {frame}')}"
+        cards.append(f"<figure><h3>Frame {frame}</h3>{embedded_image(picture, f'Tracks in frame {frame}')}"
                      f"<figcaption>{escape(facts)}</figcaption></figure>")
     stops = ", ".join(_css_color(level) for level in np.linspace(0, 1, 5))
     return (
@@ -184,7 +172,7 @@ def _worst(clip: Clip, tracks: Tracks, quality: Quality) -> str:
 
 
 def _details(clip: Clip, manifest: Mapping[str, Any]) -> str:
-    timings = [(stage, value, _duration(value)) for stage, value in _seconds(manifest)]
+    timings = [(stage, value, duration(value)) for stage, value in _seconds(manifest)]
     parts = ["<h2>How it was made</h2>"]
     if timings:
         parts.append(f'<div class="grid"><div class="card"><h3>Time by stage</h3>{bars(timings, label="Time by stage")}'
@@ -228,16 +216,6 @@ def _seconds(manifest: Mapping[str, Any]) -> list[tuple[str, float]]:
     ]
 
 
-def _image(picture: np.ndarray, label: str) -> str:
-    """An (H, W, 3) RGB picture as a JPEG within the page."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
-    if not done:
-        raise ExportError(f"the picture {label!r} cannot be encoded", "report this as a bug of this program")
-    height, width = picture.shape[:2]
-    return (f'<img alt="{escape(label)}" width="{width}" height="{height}" '
-            f'src="data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode("ascii")}">')
-
-
 def _css_color(level: float) -> str:
     return f"rgb({', '.join(str(round(255 * float(value))) for value in confidence_color(np.asarray(level)))})"
 
@@ -254,14 +232,3 @@ def _median(values: np.ndarray) -> float:
 def _largest(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.max()) if len(finite) else math.nan
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%" if math.isfinite(share) else "–"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{number(seconds, 2)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

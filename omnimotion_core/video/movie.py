@@ -24,6 +24,9 @@ from omnimotion_core.errors import ClipError
 from omnimotion_core.video.color import over_black
 from omnimotion_core.video.picture import MAX_SIDE
 
+MOVIE_SUFFIXES = (  # by which a folder's movies are known; a movie that is named may end as it likes
+    ".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".ogv", ".3gp",
+)  # fmt: skip
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": f"{_MOV},matroska,webm,avi,mxf,mpegts,mpeg,ogg"}
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED

@@ -128,11 +128,11 @@ def sequence_of_file(path: Path) -> ImageSequence | None:
     )
 
 
-def sequence_of_folder(folder: Path) -> ImageSequence:
-    """The one sequence that a folder holds; single pictures beside it do not count.
+def sequences_of_folder(folder: Path) -> dict[str, ImageSequence]:
+    """All sequences that a folder itself holds, by their pattern; single pictures beside them do not count.
 
     Raises:
-        ClipError: there is none, or more than one.
+        ClipError: the folder cannot be read.
     """
     found: dict[str, ImageSequence] = {}
     for name in _picture_names(folder):
@@ -141,6 +141,16 @@ def sequence_of_folder(folder: Path) -> ImageSequence:
             assert sequence is not None, parts
             if len(sequence.files) > 1:
                 found[sequence.pattern] = sequence
+    return found
+
+
+def sequence_of_folder(folder: Path) -> ImageSequence:
+    """The one sequence that a folder holds; single pictures beside it do not count.
+
+    Raises:
+        ClipError: there is none, or more than one.
+    """
+    found = sequences_of_folder(folder)
     if not found:
         raise ClipError(
             f"the folder {folder} holds no image sequence",

@@ -17,8 +17,8 @@ from omnimotion_core import cli
 from omnimotion_core.events import Reporter
 from omnimotion_core.run import RunFolder
 
-COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "propagate", "evaluate", "demo",
-            "weights", "doctor")
+COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "propagate", "evaluate", "batch",
+            "farm", "demo", "weights", "doctor")
 
 
 def write_frames(folder: Path, pictures: list[np.ndarray], first: int = 1) -> str:
@@ -111,6 +111,12 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         ("propagate r --out d --frame 1 --image a.png --frame 1 --image b.png", "frame 1 is given twice"),
         ("propagate r --out d --frame one --image a.png", "--frame"),
         ("export r --to stmap --reference x", "--reference"),
+        ("track a.mov --out r --config {]", "{] is not JSON"),
+        ('track a.mov --out r --config {"fit":{"step":3}}', "fit.step is not a setting"),
+        ("export r --out d", "name the kinds"),
+        ("export r --chunk 3", "--chunk: '3' is not K/N"),
+        ("batch", "JOBS.toml|FOLDER"),
+        ("farm slurm j.toml", "--out"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_told(

@@ -156,6 +156,68 @@ def test_stages_one_by_one_give_the_same_tracks_bit_for_bit(
     assert_same_tracks(finished, tmp_path)
 
 
+def test_parts_of_an_export_in_any_order_give_the_same_files(
+    finished: Path, config: Config, tmp_path: Path
+) -> None:
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    vectors = out / "exr" / "blender"
+    RunFolder.open(out).forget("export")
+    for number, files in ((3, 4), (1, 7), (2, 10)):
+        pipeline.run_stage(out, "export", reporter=Reporter(), chunk=(number, 3))
+        assert len(list(vectors.iterdir())) == files
+        assert not (out / "report.html").exists()  # single files are left to the stage as a whole
+    assert RunFolder.open(out).manifest["stages"]["export"]["state"] == "started"
+    before = times(vectors)
+    events, reporter = listen()
+    pipeline.run_stage(out, "export", reporter=reporter)
+    assert stages_done(events) == ["export"]
+    assert times(vectors) == before
+    assert (out / "report.html").exists()
+    for path in vectors.iterdir():
+        assert path.read_bytes() == (finished / "exr" / "blender" / path.name).read_bytes()
+    for chunk in (None, (2, 3)):
+        events, reporter = listen()
+        pipeline.run_stage(out, "export", reporter=reporter, chunk=chunk)
+        assert stages_done(events) == []
+    assert pipeline.missing_stages(RunFolder.open(out).clip["path"], out, config) == ()
+
+
+def test_parts_of_named_kinds_are_sequences_frames(finished: Path, tmp_path: Path) -> None:
+    run = RunFolder.open(finished)
+    events, reporter = listen()
+    for number in (1, 2):
+        pipeline.export(run, ["vectors:blender"], out=tmp_path, reporter=reporter, chunk=(number, 2))
+        assert len(list((tmp_path / "vectors-blender").iterdir())) == 5 * number
+    assert not any(isinstance(event, Artifact) for event in events)  # a part is not all of it
+    for kinds, chunk, words in ((["vectors:blender", "preview"], (1, 2), "preview has no parts"),
+                                (["vectors:blender"], (3, 2), "chunk is 3/2")):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            pipeline.export(run, kinds, out=tmp_path, reporter=Reporter(), chunk=chunk)
+    with pytest.raises(ConfigError, match="chunk is 0/2"):
+        pipeline.run_stage(finished, "export", reporter=Reporter(), chunk=(0, 2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["vectors-blender"]
+
+
+@pytest.mark.parametrize(("num_frames", "count"), [(10, 3), (1, 1), (2, 5), (100, 7), (48, 48)])
+def test_parts_are_all_frames_once_and_even(num_frames: int, count: int) -> None:
+    parts = [pipeline.chunk_frames(num_frames, (k, count)) for k in range(1, count + 1)]
+    assert [t for part in parts for t in part] == list(range(num_frames))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_missing_stages_are_those_that_a_job_would_do(
+    finished: Path, tiny_clip: Path, config: Config, tmp_path: Path
+) -> None:
+    assert pipeline.missing_stages(tiny_clip, tmp_path / "absent", config) == STAGES
+    assert pipeline.missing_stages(tiny_clip, finished, config) == ()
+    for change, missing in (({"fit": {"steps": 3}}, STAGES[2:]), ({"export": {"kinds": ["report"]}}, STAGES[4:]),
+                            ({"video": {"frames": [1001, 1004]}}, STAGES)):  # fmt: skip
+        assert pipeline.missing_stages(tiny_clip, finished, config.override(change)) == missing
+
+
 def stop_when(condition: Callable[[Event], bool]) -> Reporter:
     """A reporter that cancels from the first event on for which ``condition`` holds."""
     hit: list[bool] = []
