@@ -208,9 +208,15 @@ def build_parser() -> argparse.ArgumentParser:
     export = add("export", "write a finished run for other programs")
     _add_run(export)
     export.add_argument("--to", metavar="KIND", nargs="+", required=True,
-                        help="vectors:blender, preview, report; checkpoint of the paper's model")
+                        help="vectors:blender; tracks:nuke, tracks:3de, tracks:syntheyes, tracks:pftrack, tracks:ae, "
+                             "tracks:mmsolver, tracks:json, tracks:csv, tracks:usd; preview, report; checkpoint of the "
+                             "paper's model")
     export.add_argument("--out", metavar="DIR",
                         help="write to DIR/KIND/… (a kind's colon becomes a dash) in place of the run folder")
+
+    export.add_argument("--best", metavar="N", type=int,
+                        help="of tracks: at most so many, the longest and surest, spread over the frame; as many as "
+                             "markers.json has (500) when not given")
 
     evaluate = add("evaluate", "compare with the truth, beside chained flow and Lucas-Kanade", resumable=False)
     _add_run(evaluate)

@@ -70,6 +70,8 @@ def query(options: Namespace, reporter: Reporter) -> None:
 def export(options: Namespace, reporter: Reporter) -> None:
     """Write products."""
     results = _results(options)
+    if options.best is not None:
+        results.config = results.config.override({"tracks": {"max_markers": options.best}})
     pipeline.export(results.run, options.to, out=options.out, reporter=reporter, results=results)
 
 

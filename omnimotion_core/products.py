@@ -12,13 +12,16 @@ from omnimotion_core.run import RunFolder
 ONLY_VOLUMETRIC = ("checkpoint",)  # what only a run of the paper's model can be exported as
 Writer = Callable[[Results, Path, Reporter], None]
 _VECTORS = "vectors:"
+_TRACKS = "tracks:"
 
 
 def known_kinds() -> tuple[str, ...]:
     """All kinds that ``export --to`` takes of every run."""
     from omnimotion_core.export.motion_vectors import PRESETS
+    from omnimotion_core.export.track_text import TRACK_FORMATS
 
-    return (*(f"{_VECTORS}{preset}" for preset in PRESETS), *_WRITERS)
+    tracks = [f"{_TRACKS}{program}" for program in TRACK_FORMATS]
+    return (*(f"{_VECTORS}{preset}" for preset in PRESETS), *tracks, *_WRITERS)
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -40,6 +43,11 @@ def product_path(kind: str, run: RunFolder, out: Path | None = None) -> Path:
     """
     if kind.startswith(_VECTORS):
         return run.exr / kind.removeprefix(_VECTORS) if out is None else out / kind.replace(":", "-")
+    if kind.startswith(_TRACKS):
+        from omnimotion_core.export.track_text import track_file_name
+
+        folder = run.track_texts if out is None else out / kind.replace(":", "-")
+        return folder / track_file_name(run.clip["name"], kind.removeprefix(_TRACKS))
     path = {"preview": run.preview, "report": run.report, "checkpoint": run.published}[kind]
     return path if out is None else out / kind / path.name
 
@@ -53,6 +61,8 @@ def write_product(kind: str, results: Results, path: Path, reporter: Reporter) -
     """
     if kind.startswith(_VECTORS):
         _write_vectors(results, path, kind.removeprefix(_VECTORS), reporter)
+    elif kind.startswith(_TRACKS):
+        _write_tracks(results, path, kind.removeprefix(_TRACKS))
     elif kind in ONLY_VOLUMETRIC:
         _write_checkpoint(results, path)
     else:
@@ -66,6 +76,16 @@ def _write_vectors(results: Results, folder: Path, preset: str, reporter: Report
     write_motion_vectors(
         results.flow, results.clip, folder, preset, reporter=reporter, tool_version=__version__,
         run_digest=results.run.manifest["stages"]["fit"]["key"],
+    )  # fmt: skip
+
+
+def _write_tracks(results: Results, path: Path, program: str) -> None:
+    from omnimotion_core.export.track_text import write_track_text
+
+    clip = results.clip
+    write_track_text(
+        results.tracks, path, program, max_tracks=results.config.tracks.max_markers,
+        clip_offset=clip.first_frame - clip.clip_first_frame, pixel_aspect=clip.pixel_aspect,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ ENTRANCES = {
     "psutil": {"devices"},
     "rich": {"terminal"},
 }
-NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers")  # what plugin/ uses, on machines without torch
+NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers", "export.track_text")  # what plugin/ uses
 BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "blf", "numpy"}
 WITHOUT_BPY = ("blender_addon.events", "blender_addon.core_process")
 
