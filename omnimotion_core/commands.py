@@ -12,7 +12,7 @@ from typing import Any
 from omnimotion_core import pipeline
 from omnimotion_core.api import make_config
 from omnimotion_core.config import Config
-from omnimotion_core.errors import ConfigError, RunError
+from omnimotion_core.errors import ConfigError, PublishFailed, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_text
 from omnimotion_core.points import read_points
@@ -90,6 +90,26 @@ def evaluate(options: Namespace, reporter: Reporter) -> None:
     if options.json is not None:
         write_text(options.json, json.dumps({name: one.to_dict() for name, one in figures.items()}, indent=1) + "\n")
         reporter.artifact("evaluation", options.json)
+
+
+def publish(options: Namespace, reporter: Reporter) -> None:
+    """Run the plug-ins over a run folder."""
+    try:
+        from omnimotion_core.publishing import runner
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "pyblish":
+            raise
+        raise ConfigError("pyblish is not installed", "install it: pip install pyblish-base") from error
+    outcome = runner.publish(options.run, options.out, reporter=reporter, comment=options.comment,
+                             env_plugins=options.allow_env_plugins)
+    if outcome.errors:
+        if options.events:
+            for line in outcome.errors:
+                reporter.warning(line)
+        failed = f"{len(outcome.errors)} of {outcome.num_results} steps failed"
+        raise PublishFailed(f"{options.run} is not published: {failed}", "mend what is told above and publish again",
+                            outcome.errors)
+    reporter.artifact("publish", outcome.version)
 
 
 def demo(options: Namespace, reporter: Reporter) -> None:

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,8 +30,10 @@ from omnimotion_core.errors import ExportError
 from omnimotion_core.events import Reporter
 from omnimotion_core.export.exr import Attribute, read_exr, write_exr
 from omnimotion_core.export.frame_rate import exact_frame_rate
-from omnimotion_core.trajectories.dense import DenseFlow
 from omnimotion_core.video.clip import Clip
+
+if TYPE_CHECKING:
+    from omnimotion_core.trajectories.dense import DenseFlow  # which loads torch; publishing reads vectors without
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,7 +92,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def write_motion_vectors(
-    flow: Callable[[int, int], DenseFlow],
+    flow: Callable[[int, int], "DenseFlow"],
     clip: Clip,
     folder: Path,
     preset: str,
@@ -155,7 +157,7 @@ def vectors_path(clip: Clip, folder: Path, preset: str, t: int) -> Path:
     return folder / f"{clip.name}.{preset}.{clip.first_frame + t:04d}.exr"
 
 
-def frame_motion(flow: Callable[[int, int], DenseFlow], clip: Clip, t: int) -> FrameMotion:
+def frame_motion(flow: Callable[[int, int], "DenseFlow"], clip: Clip, t: int) -> FrameMotion:
     """The canonical motion of frame t; nothing reaches across a cut.
 
     Raises:
