@@ -6,6 +6,7 @@ from pathlib import Path
 from omnimotion_core import __version__
 from omnimotion_core.errors import ConfigError, ExportError
 from omnimotion_core.events import Reporter
+from omnimotion_core.files import safe_name
 from omnimotion_core.results import Results
 from omnimotion_core.run import RunFolder
 
@@ -47,7 +48,7 @@ def product_path(kind: str, run: RunFolder, out: Path | None = None) -> Path:
         from omnimotion_core.export.track_text import track_file_name
 
         folder = run.track_texts if out is None else out / kind.replace(":", "-")
-        return folder / track_file_name(run.clip["name"], kind.removeprefix(_TRACKS))
+        return folder / track_file_name(safe_name(run.clip["name"]), kind.removeprefix(_TRACKS))
     path = {"preview": run.preview, "report": run.report, "checkpoint": run.published}[kind]
     return path if out is None else out / kind / path.name
 

@@ -17,8 +17,11 @@ class ExportAgain(pyblish.api.Action):  # type: ignore[misc]
     icon = "wrench"
 
     def process(self, context: Any, plugin: Any) -> None:
-        refused = [result["instance"] for result in context.data["results"]
-                   if result["plugin"] is plugin and result["error"] and result["instance"] is not None]  # fmt: skip
+        latest = {}  # an instance may have been refused and repaired before; each discovery makes new plug-in classes
+        for result in context.data["results"]:
+            if result["plugin"].__name__ == plugin.__name__ and result["action"] is None:
+                latest[result["instance"].id] = result
+        refused = [result["instance"] for result in latest.values() if result["error"] is not None]
         run = Path(context.data["omnimotionRun"])
         done = set()
         for instance in refused:

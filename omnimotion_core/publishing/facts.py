@@ -10,6 +10,7 @@ import numpy as np
 from omnimotion_core.coordinates import Size
 from omnimotion_core.errors import ExportError, RunError
 from omnimotion_core.export.markers import read_markers
+from omnimotion_core.files import safe_name
 from omnimotion_core.run import RunFolder
 from omnimotion_core.trajectories.tracks import Tracks
 from omnimotion_core.video.cache import RECORD
@@ -53,11 +54,15 @@ def read_facts(folder: Path | str) -> RunFacts:
     """
     run = RunFolder.open(folder)
     run.require("tracks")
+    name = run.clip.get("name")
+    if not isinstance(name, str) or safe_name(name) != name:
+        raise RunError(f"{run.manifest_path} is damaged: {name!r} is no name for files",
+                       f"run `omnimotion prepare {run.path}` again")
     try:
         clip, stages = run.clip, run.manifest["stages"]
         first = int(clip["first_frame"])
         return RunFacts(
-            folder=run.path, name=str(clip["name"]), clip_path=Path(clip["path"]), sha256=clip["sha256"],
+            folder=run.path, name=name, clip_path=Path(clip["path"]), sha256=clip["sha256"],
             is_sequence=bool(clip["is_sequence"]), size=(int(clip["size"][0]), int(clip["size"][1])),
             pixel_aspect=float(clip["pixel_aspect"]), fps=float(clip["fps"]), first_frame=first,
             last_frame=first + int(clip["frames"]) - 1, clip_offset=first - int(clip["clip_first_frame"]),
