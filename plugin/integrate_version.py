@@ -3,6 +3,7 @@
 import pyblish.api
 
 from omnimotion_core.errors import PublishError
+from omnimotion_core.publishing.facts import read_facts
 from omnimotion_core.publishing.instances import is_ours
 from omnimotion_core.publishing.staging import staging_of
 from omnimotion_core.publishing.versions import integrate
@@ -31,4 +32,7 @@ class IntegrateVersion(pyblish.api.ContextPlugin):
                 if is_ours(instance.data) and instance.data.get("publish", True)]
         if staging is None or not ours:
             raise PublishError("nothing was extracted", "leave at least one product switched on")
+        if read_facts(context.data["omnimotionRun"]) != context.data["omnimotionFacts"]:
+            staging.discard()
+            raise PublishError("the run was tracked again while it was published", "publish it again when that is done")
         context.data["publishedVersion"] = str(integrate(staging, context.data, ours))

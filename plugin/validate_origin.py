@@ -35,6 +35,8 @@ class ValidateOrigin(pyblish.api.InstancePlugin):
         if len(versions) > 1:
             raise self.refuse(f"its files come from several versions of omnimotion ({', '.join(sorted(versions))})",
                               "export it again")
+        if versions - {facts.tool_version}:
+            self.log.warning("its files come from omnimotion %s, the tracks from %s", *versions, facts.tool_version)
 
     def refuse(self, problem, remedy):
         return PublishValidationError(

@@ -17,8 +17,8 @@ from omnimotion_core import cli
 from omnimotion_core.events import Reporter
 from omnimotion_core.run import RunFolder
 
-COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "evaluate", "demo", "weights",
-            "doctor")
+COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "evaluate", "publish", "demo",
+            "weights", "doctor")
 
 
 def write_frames(folder: Path, pictures: list[np.ndarray], first: int = 1) -> str:

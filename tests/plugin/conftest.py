@@ -117,6 +117,12 @@ def errors_of(context: Any) -> dict[str, str]:
     return {one["plugin"].__name__: str(one["error"]) for one in context.data["results"] if one["error"] is not None}
 
 
+def warnings_of(context: Any) -> list[str]:
+    """What the plug-ins warned of."""
+    records = [record for one in context.data["results"] for record in one["records"]]
+    return [record.getMessage() for record in records if record.levelname == "WARNING"]
+
+
 def content(version: Path) -> dict[str, Any]:
     """All files of a version by name; JSON without what differs from publish to publish."""
     found: dict[str, Any] = {}

@@ -13,12 +13,25 @@ import pyblish.util
 import pytest
 
 from omnimotion_core.export.exr import read_exr, write_exr
+from omnimotion_core.export.motion_vectors import PRESETS
+from omnimotion_core.publishing.instances import variant_of
 from omnimotion_core.publishing.problems import PublishValidationError
 from omnimotion_core.publishing.runner import load_plugins, plugin_folder
 from omnimotion_core.run import RunFolder
 from omnimotion_core.trajectories.tracks import Tracks
 
-from .conftest import FIRST, FRAMES, HEIGHT, WIDTH, MakeRun, PublishBare, content, errors_of, make_tracks
+from .conftest import (
+    FIRST,
+    FRAMES,
+    HEIGHT,
+    WIDTH,
+    MakeRun,
+    PublishBare,
+    content,
+    errors_of,
+    make_tracks,
+    warnings_of,
+)  # fmt: skip
 
 KEPT = ("te/", "framesPerSecond", "colorInteropID")
 
@@ -205,6 +218,17 @@ def test_files_of_two_versions_of_the_program(make_run: MakeRun, refused: Refuse
     assert "several versions of omnimotion" in refused(run, "ValidateOrigin")
 
 
+def test_files_of_another_version_than_the_tracks_are_told(
+    make_run: MakeRun, publish_bare: PublishBare, tmp_path: Path
+) -> None:
+    run = make_run()
+    run.manifest["packages"]["omnimotion"] = "0.0.1"
+    run.write()
+    context = publish_bare(run, publishDir=str(tmp_path / "out"))
+    assert errors_of(context) == {}
+    assert any("the tracks from 0.0.1" in line for line in warnings_of(context))
+
+
 def test_working_frames_of_another_clip(make_run: MakeRun, refused: Refused) -> None:
     run = make_run()
     record = run.frames / "frames.json"
@@ -310,8 +334,19 @@ def test_folders_without_exr_files_are_told(make_run: MakeRun, publish_bare: Pub
     (run.exr / "flo" / "shot.flo.1003_1004.flo").write_bytes(b"PIEH")
     context = publish_bare(run, publishDir=str(tmp_path / "out"))
     assert errors_of(context) == {}
-    told = [record.getMessage() for one in context.data["results"] for record in one["records"]]
-    assert any("flo holds no EXR files and is not published" in line for line in told)
+    assert any("flo holds no EXR files and is not published" in line for line in warnings_of(context))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_s_files_pass(
+    make_run: MakeRun, publish_bare: PublishBare, tmp_path: Path, preset: str
+) -> None:
+    run = make_run(presets=(preset,))
+    context = publish_bare(run, publishDir=str(tmp_path / "out"))
+    assert errors_of(context) == {}
+    as_exr = any((run.exr / preset).glob("*.exr"))
+    names = [one.data["productName"] for one in context]
+    assert (f"motionvector{variant_of(preset)}" in names) == as_exr
 
 
 # --- repair

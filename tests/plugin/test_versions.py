@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyblish.api
+import pyblish.util
 import pytest
 
 from omnimotion_core import cli
@@ -18,7 +20,7 @@ from omnimotion_core.publishing.staging import Staging, remove_abandoned
 from omnimotion_core.publishing.versions import next_version
 from omnimotion_core.run import RunFolder
 
-from .conftest import MakeRun, content
+from .conftest import MakeRun, content, errors_of
 
 
 def publish(run: RunFolder, out: Path) -> runner.Outcome:
@@ -84,6 +86,20 @@ def test_two_publishes_at_once_become_two_versions(make_run: MakeRun, tmp_path: 
 
 
 # --- failures
+
+
+def test_a_run_that_is_tracked_again_meanwhile_is_not_published(make_run: MakeRun, host: None, tmp_path: Path) -> None:
+    run = make_run()
+    context = pyblish.api.Context()
+    context.data.update(runFolder=str(run.path), publishDir=str(tmp_path / "out"))
+    plugins = pyblish.api.discover()
+    pyblish.util.publish(context, [plugin for plugin in plugins if plugin.order < 2.5])
+    assert list((tmp_path / "out" / "shot").glob(".staging-*/*"))
+    run.manifest["stages"]["fit"]["key"] = "another"
+    run.write()
+    pyblish.util.publish(context, [plugin for plugin in plugins if plugin.order >= 2.5])
+    assert "was tracked again while it was published" in errors_of(context)["IntegrateVersion"]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("number", "said"), [(28, "no space is left"), (13, "may write to"), (5, "choose another")])
