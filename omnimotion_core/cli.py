@@ -235,6 +235,8 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument("run", metavar="RUN", help="a run folder")
     publish.add_argument("--out", metavar="DIR", required=True, help="gets DIR/CLIP/v001, v002 and so on")
     publish.add_argument("--comment", metavar="TEXT", default="", help="kept with the version")
+    publish.add_argument("--repair", action="store_true",
+                         help="have files that are found wrong exported again, then publish")
     publish.add_argument("--allow-env-plugins", action="store_true",
                          help="run the plug-ins of PYBLISHPLUGINPATH too; without it, those that come with omnimotion")
 

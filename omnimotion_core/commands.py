@@ -100,15 +100,17 @@ def publish(options: Namespace, reporter: Reporter) -> None:
         if error.name is None or error.name.split(".")[0] != "pyblish":
             raise
         raise ConfigError("pyblish is not installed", "install it: pip install pyblish-base") from error
-    outcome = runner.publish(options.run, options.out, reporter=reporter, comment=options.comment,
-                             env_plugins=options.allow_env_plugins)
+    outcome = runner.publish(
+        options.run, options.out, reporter=reporter, comment=options.comment, repair=options.repair,
+        env_plugins=options.allow_env_plugins,
+    )  # fmt: skip
     if outcome.errors:
         if options.events:
             for line in outcome.errors:
                 reporter.warning(line)
         failed = f"{len(outcome.errors)} of {outcome.num_results} steps failed"
-        raise PublishFailed(f"{options.run} is not published: {failed}", "mend what is told above and publish again",
-                            outcome.errors)
+        raise PublishFailed(f"{options.run} is not published: {failed}",
+                            "mend what is told above and publish again", outcome.errors)
     reporter.artifact("publish", outcome.version)
 
 

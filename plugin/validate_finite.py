@@ -4,6 +4,7 @@ import pyblish.api
 
 from omnimotion_core.publishing.actions import ExportAgain
 from omnimotion_core.publishing.problems import PublishValidationError
+from omnimotion_core.publishing.repair import remedy_for
 from omnimotion_core.publishing.sequences import listed, measure
 
 
@@ -21,7 +22,7 @@ class ValidateFinite(pyblish.api.InstancePlugin):
             raise PublishValidationError(
                 f"channel {bad[0].not_finite[0]} of frame {bad[0].number} holds values that are no numbers"
                 + (f", and so do frames {listed([frame.number for frame in bad[1:]])}" if bad[1:] else ""),
-                "export it again",
+                remedy_for(instance.data),
                 title="Values that are no numbers",
                 description="\n".join(f"- frame {frame.number}: `{'`, `'.join(frame.not_finite)}`" for frame in bad),
             )

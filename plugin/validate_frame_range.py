@@ -4,6 +4,7 @@ import pyblish.api
 
 from omnimotion_core.publishing.actions import ExportAgain
 from omnimotion_core.publishing.problems import PublishValidationError
+from omnimotion_core.publishing.repair import remedy_for
 from omnimotion_core.publishing.sequences import listed, measure
 
 
@@ -29,7 +30,7 @@ class ValidateFrameRange(pyblish.api.InstancePlugin):
         ]
         if problems:
             raise PublishValidationError(
-                f"{instance.data['exrSequence'].stem}: {', '.join(problems)}", "export it again",
+                f"{instance.data['exrSequence'].stem}: {', '.join(problems)}", remedy_for(instance.data),
                 title="Wrong frames",
                 description="The sequence has to hold the frames "
                             f"**{min(expected)} to {max(expected)}**, those that were tracked.\n\n"

@@ -5,6 +5,7 @@ import pyblish.api
 from omnimotion_core.publishing.actions import ExportAgain
 from omnimotion_core.publishing.facts import read_record
 from omnimotion_core.publishing.problems import PublishValidationError
+from omnimotion_core.publishing.repair import remedy_for
 from omnimotion_core.publishing.sequences import listed, measure
 
 
@@ -30,11 +31,11 @@ class ValidateOrigin(pyblish.api.InstancePlugin):
                                       ("te/run", facts.digest, "were made of another fit of the clip")):
             others = [number for number, header in headers if header.get(name) != expected]
             if others:
-                raise self.refuse(f"frames {listed(others)} {words}", "export it again")
+                raise self.refuse(f"frames {listed(others)} {words}", remedy_for(instance.data))
         versions = {str(header.get("te/version")) for _, header in headers}
         if len(versions) > 1:
             raise self.refuse(f"its files come from several versions of omnimotion ({', '.join(sorted(versions))})",
-                              "export it again")
+                              remedy_for(instance.data))
         if versions - {facts.tool_version}:
             self.log.warning("its files come from omnimotion %s, the tracks from %s", *versions, facts.tool_version)
 

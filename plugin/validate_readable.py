@@ -4,6 +4,7 @@ import pyblish.api
 
 from omnimotion_core.publishing.actions import ExportAgain
 from omnimotion_core.publishing.problems import PublishValidationError
+from omnimotion_core.publishing.repair import remedy_for
 from omnimotion_core.publishing.sequences import listed, measure
 
 
@@ -21,7 +22,7 @@ class ValidateReadable(pyblish.api.InstancePlugin):
         if broken:
             raise PublishValidationError(
                 f"{broken[0].problem}" + (f" (and {len(broken) - 1} more files)" if len(broken) > 1 else ""),
-                "export it again",
+                remedy_for(instance.data),
                 title="Files that cannot be used",
                 description="\n".join(f"- {frame.problem}" for frame in broken),
             )
@@ -29,7 +30,7 @@ class ValidateReadable(pyblish.api.InstancePlugin):
         others = [frame.number for frame in frames if set(frame.channels) != usual]
         if others:
             raise PublishValidationError(
-                f"frames {listed(others)} have other channels than frame {frames[0].number}", "export it again",
+                f"frames {listed(others)} have other channels than frame {frames[0].number}", remedy_for(instance.data),
                 title="Channels differ",
                 description=f"Frame {frames[0].number} has `{'`, `'.join(sorted(usual))}`.",
             )

@@ -6,6 +6,7 @@ import pyblish.api
 
 from omnimotion_core.publishing.actions import ExportAgain
 from omnimotion_core.publishing.problems import PublishValidationError
+from omnimotion_core.publishing.repair import remedy_for
 from omnimotion_core.publishing.sequences import listed, measure
 
 
@@ -29,7 +30,7 @@ class ValidateResolution(pyblish.api.InstancePlugin):
             raise PublishValidationError(
                 f"frame {listed([frame.number for frame in bad])} is {width}x{height} with pixel aspect {aspect:g}, "
                 f"the plate is {facts.size[0]}x{facts.size[1]} with {facts.pixel_aspect:g}",
-                "export it again",
+                remedy_for(instance.data),
                 title="Not the plate's size",
                 description="A compositor lays vectors over the plate pixel by pixel, so they have its very size.",
             )

@@ -6,6 +6,7 @@ import pyblish.api
 
 from omnimotion_core.publishing.actions import ExportAgain
 from omnimotion_core.publishing.problems import PublishValidationError
+from omnimotion_core.publishing.repair import remedy_for
 from omnimotion_core.publishing.sequences import measure
 
 
@@ -24,7 +25,7 @@ class ValidateVectorsBounded(pyblish.api.InstancePlugin):
         if worst.longest_px > diagonal:
             raise PublishValidationError(
                 f"a vector of frame {worst.number} is {worst.longest_px:.0f} px long, the plate's diagonal is "
-                f"{diagonal:.0f} px", "export it again, and look at that frame in the report",
+                f"{diagonal:.0f} px", remedy_for(instance.data),
                 title="Vectors too long",
                 description="From one frame to the next nothing moves further than across the whole picture. Such "
                             "values come from files in another unit, or from a field that was not fitted there.",

@@ -4,6 +4,7 @@ import pyblish.api
 
 from omnimotion_core.publishing.actions import ExportAgain
 from omnimotion_core.publishing.problems import PublishValidationError
+from omnimotion_core.publishing.repair import remedy_for
 from omnimotion_core.publishing.sequences import measure
 
 MAX_MISS_PX = 0.5  # of the median pixel; a fitted field misses by hundredths
@@ -30,7 +31,7 @@ class ValidateVectorsConsistent(pyblish.api.InstancePlugin):
             raise PublishValidationError(
                 f"from frame {worst.number} to the next and back, points miss their own place by "
                 f"{worst.miss_px:.1f} px" + (f" (as in {len(bad) - 1} more frames)" if bad[1:] else ""),
-                "export it again",
+                remedy_for(instance.data),
                 title="The two directions contradict each other",
                 description="The forward vectors of a frame and the backward vectors of the next one tell the same "
                             "motion. Where they do not, a file is of another run, or a direction or an axis has the "

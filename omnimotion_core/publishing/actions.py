@@ -23,20 +23,19 @@ class ExportAgain(pyblish.api.Action):  # type: ignore[misc]
                 latest[result["instance"].id] = result
         refused = [result["instance"] for result in latest.values() if result["error"] is not None]
         run = Path(context.data["omnimotionRun"])
-        done = set()
+        done = context.data.get("omnimotionMended", set())  # our runner's: one export mends for all validators
         for instance in refused:
-            folder = next(iter(instance.data["exrSequence"].files.values())).parent
-            if folder not in done:
-                export_again(run, folder)
-                done.add(folder)
+            sequence = instance.data["exrSequence"]
+            if sequence.folder not in done:
+                export_again(run, sequence.folder, sequence.export_kind)
+                done.add(sequence.folder)
             refresh(instance)
 
 
 def refresh(instance: Any) -> None:
     """Have an instance tell of the files that are there now."""
     before = instance.data["exrSequence"]
-    folder = next(iter(before.files.values())).parent
-    now = [one for one in find_sequences(folder.parent) if one.stem == before.stem]
+    now = [one for one in find_sequences(before.folder.parent) if one.stem == before.stem]
     if now:
         instance.data["exrSequence"] = now[0]
         instance.data["representations"][0]["files"] = [path.name for path in now[0].files.values()]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from omnimotion_core.publishing.facts import RunFacts
@@ -27,14 +28,14 @@ def instance_data(
 
     Args:
         family: the product's type: image, trackpoints or review.
-        name: of the product: letters and digits alone.
+        name: of the product: its type in small letters, then its variant, which begins with a capital or a digit.
         families: all that it belongs to beside ``family``.
         folder_path: the host's; the clip's name where it has none.
     """
     first, last = facts.first_frame, facts.last_frame
     return {
         "family": family, "families": list(families), "productType": family, "productBaseType": family,
-        "variant": name.removeprefix(family), "productName": name, "folderPath": folder_path or f"/{facts.name}",
+        "variant": name.lstrip(ascii_lowercase), "productName": name, "folderPath": folder_path or f"/{facts.name}",
         "frameStart": first, "frameEnd": last, "handleStart": 0, "handleEnd": 0, "frameStartHandle": first,
         "frameEndHandle": last, "fps": facts.fps, "resolutionWidth": facts.size[0],
         "resolutionHeight": facts.size[1], "pixelAspect": facts.pixel_aspect, "source": str(facts.folder),

@@ -5,27 +5,39 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omnimotion_core.errors import PublishError
-from omnimotion_core.export.motion_vectors import PRESETS
 from omnimotion_core.files import unwritable
 
 _TIMEOUT_S = 24 * 3600
 
 
-def export_again(run: Path, folder: Path) -> None:
+def remedy_for(instance: Mapping[str, Any]) -> str:
+    """How to mend a sequence by hand.
+
+    Args:
+        instance: its data, with ``exrSequence``.
+    """
+    sequence, run = instance["exrSequence"], instance["omnimotionFacts"].folder
+    return (f"delete {sequence.folder} and run `omnimotion export {run} --to {sequence.export_kind}`, or publish with "
+            "--repair")
+
+
+def export_again(run: Path, folder: Path, kind: str) -> None:
     """Export anew what ``folder`` of the run folder holds; where that fails, it stays as it was.
 
     The export is a process of its own, since this one may be a host without torch.
 
     Args:
         run: the run folder.
-        folder: one of its ``exr`` folders, named like the preset or kind that it holds.
+        folder: one of its ``exr`` folders.
+        kind: what ``omnimotion export`` calls what it holds.
     Raises:
         PublishError: the export failed, or the folder cannot be moved aside.
     """
-    kind = f"vectors:{folder.name}" if folder.name in PRESETS else folder.name
     aside = folder.with_name(f".{folder.name}.replaced")
     try:
         shutil.rmtree(aside, ignore_errors=True)
@@ -52,3 +64,4 @@ def _export(run: Path, kind: str) -> None:
         raise PublishError(f"{kind} could not be exported again ({reason})",
                            f"run `omnimotion export {run} --to {kind}` where omnimotion is installed, or set "
                            "OMNIMOTION_PYTHON to the Python that has it")
+

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,15 @@ def run_plugins(plugins: Sequence[Any], context: Any) -> Iterator[dict[str, Any]
 
 
 def publish(
-    run: Path | str, out: Path | str, *, reporter: Reporter, comment: str = "", env_plugins: bool = False
-) -> Outcome:
+    run: Path | str, out: Path | str, *, reporter: Reporter, comment: str = "", env_plugins: bool = False,
+    repair: bool = False,
+) -> Outcome:  # fmt: skip
     """Publish a run folder as the next version of its clip below ``out``.
 
     Args:
         reporter: hears the plug-ins' warnings and may cancel the publish.
         comment: kept with the version.
+        repair: where validators refuse what they can mend, have it mended, then publish anew.
         env_plugins: take the plug-ins of PYBLISHPLUGINPATH too: pyblish executes whatever it names.
     Raises:
         PublishError: a plug-in cannot be loaded.
@@ -104,28 +106,53 @@ def publish(
     folders = [plugin_folder()]
     if env_plugins:
         folders += [Path(path) for path in os.environ.get("PYBLISHPLUGINPATH", "").split(os.pathsep) if path]
-    context = pyblish.api.Context()
-    context.data.update(runFolder=os.path.abspath(run), publishDir=os.path.abspath(out), comment=comment)
-    errors: list[str] = []
     with _clean_pyblish(), _telling():
         plugins = load_plugins(folders)
         reporter.stage("publish")
-        try:
-            for result in run_plugins(plugins, context):
-                for line in _warnings_of(result):
-                    reporter.warning(line)
-                if result["error"] is not None:
-                    errors.append(_line(result))
-                reporter.check()
-        finally:
-            staging = staging_of(context.data)
-            if staging is not None:
-                staging.discard()  # what became a version is no staging any more
+        facts = {"runFolder": os.path.abspath(run), "publishDir": os.path.abspath(out), "comment": comment}
+        outcome, context = _publish(plugins, facts, reporter)
+        if outcome.errors and repair and _mend(context, reporter):
+            outcome, _ = _publish(plugins, facts, reporter)
+    return outcome
+
+
+def _publish(plugins: Sequence[Any], facts: Mapping[str, str], reporter: Reporter) -> tuple[Outcome, Any]:
+    """One publish, and the context that it leaves."""
+    context = pyblish.api.Context()
+    context.data.update(facts)
+    errors = []
+    try:
+        for result in run_plugins(plugins, context):
+            for line in _warnings_of(result):
+                reporter.warning(line)
+            if result["error"] is not None:
+                errors.append(_line(result))
+            reporter.check()
+    finally:
+        staging = staging_of(context.data)
+        if staging is not None:
+            staging.discard()  # what became a version is no staging any more
     published = context.data.get("publishedVersion")
-    return Outcome(
-        version=Path(published) if published else None, errors=tuple(errors),
-        num_results=len(context.data.get("results", [])),
-    )  # fmt: skip
+    outcome = Outcome(version=Path(published) if published else None, errors=tuple(errors),
+                      num_results=len(context.data.get("results", [])))  # fmt: skip
+    return outcome, context
+
+
+def _mend(context: Any, reporter: Reporter) -> bool:
+    """Run the repair of each validator that failed; whether there was one, and all of them worked."""
+    failed = {result["plugin"].__name__: result["plugin"] for result in context.data["results"] if result["error"]}
+    if not all(plugin.actions for plugin in failed.values()):
+        return False
+    mended: set[Path] = set()
+    context.data["omnimotionMended"] = mended
+    for plugin in failed.values():
+        for action in plugin.actions:
+            reporter.note(f"{plugin.label}: {action.label.lower()}")
+            error = pyblish.plugin.process(plugin, context, None, action.id)["error"]
+            if error is not None:
+                reporter.warning(" ".join(str(error).split()))
+                return False
+    return True
 
 
 def _is_validator(plugin: Any) -> bool:

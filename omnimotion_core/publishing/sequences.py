@@ -27,6 +27,16 @@ class ExrSequence:
     files: Mapping[int, Path]  # by frame number, rising
     is_vectors: bool  # motion vectors, of whatever preset
 
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return next(iter(self.files.values())).parent
+
+    @property
+    def export_kind(self) -> str:
+        """What ``omnimotion export --to`` calls it."""
+        return f"vectors:{self.folder.name}" if self.is_vectors else self.folder.name
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FrameFacts:
@@ -58,7 +68,7 @@ def find_sequences(exr: Path) -> list[ExrSequence]:
             if match is not None:
                 groups.setdefault(match["stem"], {})[int(match["number"])] = path
         for stem, files in groups.items():
-            is_vectors = folder.name in PRESETS or _preset(next(iter(files.values()))) is not None
+            is_vectors = folder.name in PRESETS or _holds_vectors(next(iter(files.values())))
             found.append(ExrSequence(stem=stem, files=dict(sorted(files.items())), is_vectors=is_vectors))
     return found
 
@@ -79,12 +89,12 @@ def forget_measured(instance: MutableMapping[str, Any]) -> None:
     instance.pop(_MEASURED, None)
 
 
-def _preset(path: Path) -> str | None:
+def _holds_vectors(path: Path) -> bool:
     try:
-        name = str(read_exr(path).attributes.get("te/preset"))
+        read_motion_vectors(path)
     except ExportError:
-        return None
-    return name if name in PRESETS else None
+        return False
+    return True
 
 
 def _measured(sequence: ExrSequence) -> Iterator[FrameFacts]:

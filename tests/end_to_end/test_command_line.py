@@ -17,7 +17,6 @@ from blender_addon import events
 from omnimotion_core import cli
 from omnimotion_core.evaluation.tapvid import load_truth, queries_for
 from omnimotion_core.export.markers import read_markers
-from omnimotion_core.publishing.repair import export_again
 from omnimotion_core.trajectories.tracks import Tracks
 
 STAGES = ("prepare", "flow", "fit", "tracks", "export")
@@ -314,8 +313,7 @@ def test_a_finished_run_is_published_and_a_spoilt_one_only_after_its_repair(undi
     whole = spoilt.read_bytes()
     spoilt.write_bytes(whole[:1000])
     assert cli.main(["publish", str(run), "--out", str(tmp_path / "out")]) == cli.REFUSED
-    export_again(run, spoilt.parent)
-    assert cli.main(["publish", str(run), "--out", str(tmp_path / "out")]) == cli.DONE
+    assert cli.main(["publish", str(run), "--out", str(tmp_path / "out"), "--repair"]) == cli.DONE
     second = tmp_path / "out" / "shot" / "v002"
     for path in (first / "motionvectorBlender").iterdir():
         assert (second / "motionvectorBlender" / path.name).read_bytes() == path.read_bytes()

@@ -134,7 +134,7 @@ def test_errors_are_a_line_each_and_exit_one(
     out, err = capfd.readouterr()
     lines = [line for line in err.splitlines() if line.startswith("omnimotion: ")]
     assert len(lines) == 4
-    assert any("Frame range, motionvectorBlender: shot.blender: frames are missing (1005); export it again" in line
+    assert any("Frame range, motionvectorBlender: shot.blender: frames are missing (1005); delete " in line
                for line in lines)  # fmt: skip
     assert any("Tracks, trackpointsMain: " in line for line in lines)
     assert "3 of" in lines[-1]

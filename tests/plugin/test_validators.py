@@ -12,11 +12,12 @@ import pyblish.plugin
 import pyblish.util
 import pytest
 
+from omnimotion_core.events import Event, Reporter, Warned
 from omnimotion_core.export.exr import read_exr, write_exr
 from omnimotion_core.export.motion_vectors import PRESETS
 from omnimotion_core.publishing.instances import variant_of
 from omnimotion_core.publishing.problems import PublishValidationError
-from omnimotion_core.publishing.runner import load_plugins, plugin_folder
+from omnimotion_core.publishing.runner import load_plugins, plugin_folder, publish
 from omnimotion_core.run import RunFolder
 from omnimotion_core.trajectories.tracks import Tracks
 
@@ -67,7 +68,7 @@ def rewrite(
 def refused(publish_bare: PublishBare, tmp_path: Path) -> Callable[[RunFolder, str], str]:
     """What the one plug-in tells that refuses a run; nothing is published."""
 
-    def publish(run: RunFolder, plugin: str) -> str:
+    def refuse(run: RunFolder, plugin: str) -> str:
         context = publish_bare(run, publishDir=str(tmp_path / "out"))
         errors = errors_of(context)
         assert set(errors) == {plugin}, errors
@@ -80,7 +81,7 @@ def refused(publish_bare: PublishBare, tmp_path: Path) -> Callable[[RunFolder, s
         assert not (tmp_path / "out").exists()
         return errors[plugin]
 
-    return publish
+    return refuse
 
 
 Refused = Callable[[RunFolder, str], str]
@@ -409,3 +410,47 @@ def test_a_repair_that_fails_leaves_the_files_as_they_were(make_run: MakeRun, ho
     assert "vectors:blender could not be exported again (" in str(result["error"])
     assert {path.name: path.read_bytes() for path in (run.exr / "blender").iterdir()} == before
     assert {path.name for path in run.exr.iterdir()} == {"blender"}
+
+
+def test_the_runner_repairs_where_it_is_asked_to(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, exports = make_run(), []
+    whole = {path.name: path.read_bytes() for path in (run.exr / "blender").iterdir()}
+    rewrite(vectors(run, FIRST + 1), te_run="other")
+    vectors(run, FIRST + 2).unlink()
+
+    def export(folder: Path, kind: str) -> None:
+        exports.append(kind)
+        (run.exr / "blender").mkdir()
+        for name, data in whole.items():
+            (run.exr / "blender" / name).write_bytes(data)
+
+    monkeypatch.setattr("omnimotion_core.publishing.repair._export", export)
+    refused = publish(run.path, tmp_path / "out", reporter=Reporter())
+    assert len(refused.errors) == 2
+    assert exports == []
+    mended = publish(run.path, tmp_path / "out", reporter=Reporter(), repair=True)
+    assert (mended.errors, mended.version) == ((), tmp_path / "out" / "shot" / "v001")
+    assert exports == ["vectors:blender"], "one export mends for both validators"
+
+
+def test_a_repair_that_fails_is_told_and_nothing_is_published(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    vectors(run, FIRST + 2).unlink()
+    events: list[Event] = []
+    outcome = publish(run.path, tmp_path / "out", reporter=Reporter(events.append), repair=True)
+    assert outcome.version is None
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert any("vectors:blender could not be exported again" in line for line in told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_an_export_cannot_mend_is_not_tried(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    vectors(run, FIRST + 2).unlink()
+    run.markers.write_text("{")
+    monkeypatch.setattr("omnimotion_core.publishing.repair._export", lambda *_: pytest.fail("exported"))
+    assert len(publish(run.path, tmp_path / "out", reporter=Reporter(), repair=True).errors) == 2
