@@ -16,7 +16,7 @@ class CollectSequences(pyblish.api.ContextPlugin):
         facts = context.data.get("omnimotionFacts")
         if facts is None:  # the run folder could not be read, which has been told
             return
-        taken = set()
+        taken: set[str] = set()
         for sequence in find_sequences(facts.run.exr):
             variant = variant_of(sequence.stem.removeprefix(f"{facts.name}."))
             prefix = "motionvector" if sequence.is_vectors else "image"

@@ -27,7 +27,7 @@ class ValidateVectorsConsistent(pyblish.api.InstancePlugin):
         bad = [frame for frame in frames if frame.miss_px is not None
                and frame.miss_px > MAX_MISS_PX + MAX_MISS_SHARE * frame.step_px]
         if bad:
-            worst = max(bad, key=lambda frame: frame.miss_px)
+            worst = max(bad, key=lambda frame: frame.miss_px or 0.0)
             raise PublishValidationError(
                 f"from frame {worst.number} to the next and back, points miss their own place by "
                 f"{worst.miss_px:.1f} px" + (f" (as in {len(bad) - 1} more frames)" if bad[1:] else ""),
