@@ -4,7 +4,7 @@ import pyblish.api
 
 from omnimotion_core.errors import PublishError
 from omnimotion_core.publishing.facts import read_facts
-from omnimotion_core.publishing.instances import is_ours
+from omnimotion_core.publishing.instances import failures, is_ours
 from omnimotion_core.publishing.staging import staging_of
 from omnimotion_core.publishing.versions import integrate
 
@@ -20,7 +20,7 @@ class IntegrateVersion(pyblish.api.ContextPlugin):
 
     def process(self, context):
         staging = staging_of(context.data)
-        failed = [result for result in context.data["results"] if result["error"] is not None]
+        failed = failures(context.data["results"])
         if failed:  # pyblish itself integrates after a failed collector or extractor
             if staging is not None:
                 staging.discard()

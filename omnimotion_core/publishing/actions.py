@@ -5,6 +5,7 @@ from typing import Any
 
 import pyblish.api
 
+from omnimotion_core.publishing.instances import failures
 from omnimotion_core.publishing.repair import export_again
 from omnimotion_core.publishing.sequences import find_sequences, forget_measured
 
@@ -17,11 +18,8 @@ class ExportAgain(pyblish.api.Action):  # type: ignore[misc]
     icon = "wrench"
 
     def process(self, context: Any, plugin: Any) -> None:
-        latest = {}  # an instance may have been refused and repaired before; each discovery makes new plug-in classes
-        for result in context.data["results"]:
-            if result["plugin"].__name__ == plugin.__name__ and result["action"] is None:
-                latest[result["instance"].id] = result
-        refused = [result["instance"] for result in latest.values() if result["error"] is not None]
+        refused = [result["instance"] for result in failures(context.data["results"])
+                   if result["plugin"].__name__ == plugin.__name__]  # fmt: skip
         run = Path(context.data["omnimotionRun"])
         done = context.data.get("omnimotionMended", set())  # our runner's: one export mends for all validators
         for instance in refused:

@@ -68,3 +68,16 @@ def variant_of(text: str) -> str:
 def is_ours(instance: Mapping[str, Any]) -> bool:
     """Whether an instance came from one of our collectors."""
     return "omnimotionFacts" in instance
+
+
+def failures(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The results with an error that no later result of the same plug-in and instance has made up for.
+
+    A publisher's window keeps a context, and all its results, over repairs and second tries; what an action told is no
+    result of its plug-in. Each discovery makes new classes, so a plug-in is known by its name.
+    """
+    latest = {}
+    for result in results:
+        if result["action"] is None:
+            latest[result["plugin"].__name__, getattr(result["instance"], "id", None)] = result
+    return [result for result in latest.values() if result["error"] is not None]

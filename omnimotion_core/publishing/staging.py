@@ -5,7 +5,8 @@ A publish into a folder is staged inside that folder, so that one rename can han
     OUT/<clip>/v001/, v002/ …          what was published: whole versions, never changed
     OUT/<clip>/.staging-<random>/      a publish on its way; held by a lock, so that what a killed one left is known
 
-Where a host integrates by itself, each instance is staged in a temporary folder of its own.
+Where a host integrates by itself, each instance is staged in the folder that the host has set for it, or in a temporary
+one of its own.
 """
 
 import hashlib
@@ -87,6 +88,11 @@ def staged(context: MutableMapping[str, Any], instance: MutableMapping[str, Any]
         PublishError: the folder cannot be written.
     """
     name = instance["productName"]
+    if not context.get("publishDir") and instance.get("stagingDir"):
+        folder = Path(instance["stagingDir"])  # the host's choice, and the host's to clean up
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
     if not context.get("publishDir"):
         folder = Path(tempfile.mkdtemp(prefix="omnimotion-"))
         try:
@@ -146,7 +152,8 @@ def remove_abandoned(target: Path) -> None:
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
-            (folder / _LOCK).unlink(missing_ok=True)
+            if {path.name for path in folder.iterdir()} == {_LOCK}:  # else another publish may hold it
+                (folder / _LOCK).unlink()
             folder.rmdir()
 
 

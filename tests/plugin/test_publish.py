@@ -84,6 +84,31 @@ def test_a_host_that_integrates_by_itself_gets_staged_files(make_run: MakeRun, p
             assert all(Path(name).name == name for name in names)
 
 
+def test_a_host_s_own_staging_folder_is_taken(make_run: MakeRun, host: None, tmp_path: Path) -> None:
+    context = pyblish.api.Context()
+    context.data["runFolder"] = str(make_run().path)
+    pyblish.util.collect(context)
+    for instance in context:
+        instance.data["stagingDir"] = str(tmp_path / "staging" / instance.name)
+    pyblish.util.publish(context, [one for one in pyblish.api.discover() if one.order >= 0.5])
+    assert errors_of(context) == {}
+    assert {path.name for path in (tmp_path / "staging").iterdir()} == {instance.name for instance in context}
+    assert (tmp_path / "staging" / "trackpointsMain" / "shot.nuke.nk").is_file()
+
+
+def test_a_second_try_in_the_same_context_counts(make_run: MakeRun, host: None, tmp_path: Path) -> None:
+    run = make_run()
+    whole = run.markers.read_bytes()
+    run.markers.write_text("{")
+    context = pyblish.api.Context()
+    context.data.update(runFolder=str(run.path), publishDir=str(tmp_path / "out"))
+    pyblish.util.publish(context)
+    assert set(errors_of(context)) == {"ValidateTracks"}
+    run.markers.write_bytes(whole)
+    pyblish.util.publish(context, [one for one in pyblish.api.discover() if one.order >= 0.5])
+    assert (tmp_path / "out" / "shot" / "v001" / "publish.json").is_file()
+
+
 def test_the_run_is_named_by_a_variable_where_the_context_names_none(
     make_run: MakeRun, host: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
