@@ -14,7 +14,7 @@ from omnimotion_core.errors import ExportError
 from omnimotion_core.export.exr import read_exr
 from omnimotion_core.export.motion_vectors import PRESETS, FrameMotion, read_motion_vectors
 
-_FRAME = re.compile(r"(?P<stem>[^.].*)\.(?P<number>-?\d{4,})\.exr", re.DOTALL)
+_FRAME = re.compile(r"(?P<stem>[^.].*)\.(?P<number>\d{4,}|-\d{3,})\.exr", re.DOTALL)  # as {:04d} writes numbers
 _MEASURED = "omnimotionMeasured"  # the key of an instance's data that keeps what was measured
 _MAX_PIXELS = 50_000  # of a frame, at which the way there and back is looked at
 

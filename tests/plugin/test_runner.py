@@ -1,5 +1,8 @@
 """Our runner is strict where pyblish is not; and what pyblish does by itself, which is why."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,7 @@ def test_every_file_of_the_folder_is_discovered() -> None:
     for plugin in plugins:
         assert plugin.__doc__
         assert plugin.label
+        assert plugin.hosts == ["*"], "where its host is not registered, a plug-in vanishes without a word"
         stage = Path(plugin.__module__).name.split("_")[0]
         assert round(plugin.order) == ["collect", "validate", "extract", "integrate"].index(stage)
 
@@ -185,3 +189,19 @@ def test_a_bare_host_does_not_publish_after_a_failed_extractor(
     assert "is not extracted, since another product could not be" in "".join(errors.values())
     assert "nothing is published" in errors["IntegrateVersion"]
     assert not (tmp_path / "out").exists()
+
+
+def test_pyblish_s_own_command_publishes_too_and_exits_zero_whatever_happens(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run()
+    environment = {
+        **os.environ, "PYBLISHPLUGINPATH": str(runner.plugin_folder()), "PYBLISH_HOSTS": "shell",
+        "OMNIMOTION_RUN": str(run.path), "OMNIMOTION_PUBLISH_DIR": str(tmp_path / "out"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pyblish", "publish"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "shot" / "v001" / "publish.json").is_file()
+    run.markers.write_text("{")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, "pyblish tells failures by its exit code now: the runner may lean on it"
+    assert not (tmp_path / "out" / "shot" / "v002").exists()

@@ -18,6 +18,7 @@ from omnimotion_core.export.motion_vectors import PRESETS
 from omnimotion_core.publishing.instances import variant_of
 from omnimotion_core.publishing.problems import PublishValidationError
 from omnimotion_core.publishing.runner import load_plugins, plugin_folder, publish
+from omnimotion_core.publishing.sequences import find_sequences
 from omnimotion_core.run import RunFolder
 from omnimotion_core.trajectories.tracks import Tracks
 
@@ -336,6 +337,17 @@ def test_folders_without_exr_files_are_told(make_run: MakeRun, publish_bare: Pub
     context = publish_bare(run, publishDir=str(tmp_path / "out"))
     assert errors_of(context) == {}
     assert any("flo holds no EXR files and is not published" in line for line in warnings_of(context))
+
+
+def test_frames_are_told_from_names_as_the_writers_write_them(tmp_path: Path) -> None:
+    folder = tmp_path / "blender"
+    folder.mkdir()
+    numbers = (-1001, -5, 0, 7, 999, 123456)
+    for name in (*(f"a.b.blender.{number:04d}.exr" for number in numbers), ".a.1001.exr", "a.12.exr", "a.1001.png"):
+        (folder / name).write_bytes(b"")
+    (sequence,) = find_sequences(tmp_path)
+    assert (sequence.stem, tuple(sequence.files)) == ("a.b.blender", numbers)
+    assert find_sequences(tmp_path / "absent") == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -55,10 +55,8 @@ def read_syntheyes(text: str) -> tuple[Keys, dict[str, list[int]]]:
 def read_pftrack(text: str) -> Keys:
     assert text.count("\n") == text.count("\r\n")
     found: Keys = {}
-    for block in text.split("\r\n\r\n\r\n" if not text.startswith("\r\n\r\n") else "\r\n\r\n"):
-        if not block.strip():
-            continue
-        name, camera, count, *rows = block.strip().split("\r\n")
+    for block in ("\r\n" + text).split("\r\n\r\n\r\n")[1:]:
+        name, camera, count, *rows = block.removesuffix("\r\n").split("\r\n")
         assert camera == '"Primary"'
         assert int(count) == len(rows)
         keys = [row.split(" ") for row in rows]
