@@ -3,7 +3,7 @@
 import pyblish.api
 
 from omnimotion_core.publishing.instances import instance_data, representation, variant_of
-from omnimotion_core.publishing.sequences import find_sequences
+from omnimotion_core.publishing.sequences import find_sequences, sequence_folders
 
 
 class CollectSequences(pyblish.api.ContextPlugin):
@@ -32,6 +32,6 @@ class CollectSequences(pyblish.api.ContextPlugin):
                 name, **data, exrSequence=sequence, colorspace="data",
                 representations=[representation(facts, "exr", [path.name for path in files], files[0].parent)],
             )
-        for folder in facts.run.exr.glob("*"):
-            if folder.is_dir() and not any(folder.glob("*.exr")) and any(folder.iterdir()):
+        for folder in sequence_folders(facts.run.exr):
+            if any(folder.iterdir()) and not any(folder.glob("*.exr")):
                 self.log.warning("%s holds no EXR files and is not published", folder)

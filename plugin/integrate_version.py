@@ -35,4 +35,5 @@ class IntegrateVersion(pyblish.api.ContextPlugin):
         if read_facts(context.data["omnimotionRun"]) != context.data["omnimotionFacts"]:
             staging.discard()
             raise PublishError("the run was tracked again while it was published", "publish it again when that is done")
+        ours.sort(key=lambda data: data["productName"])  # the order of plug-ins with one number is not fixed
         context.data["publishedVersion"] = str(integrate(staging, context.data, ours))

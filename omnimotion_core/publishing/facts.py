@@ -1,6 +1,7 @@
 """What a run folder says of itself and of its clip, as publishing needs it."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class RunFacts:
     is_sequence: bool
     size: Size  # of the plate
     pixel_aspect: float
-    fps: float
+    fps: float  # 0 where unknown
     first_frame: int  # the source's numbers of the tracked frames
     last_frame: int
     clip_offset: int  # frames of the clip before the first tracked one
@@ -60,11 +61,11 @@ def read_facts(folder: Path | str) -> RunFacts:
                        f"run `omnimotion prepare {run.path}` again")
     try:
         clip, stages = run.clip, run.manifest["stages"]
-        first = int(clip["first_frame"])
+        first, fps = int(clip["first_frame"]), float(clip["fps"])
         return RunFacts(
             folder=run.path, name=name, clip_path=Path(clip["path"]), sha256=clip["sha256"],
             is_sequence=bool(clip["is_sequence"]), size=(int(clip["size"][0]), int(clip["size"][1])),
-            pixel_aspect=float(clip["pixel_aspect"]), fps=float(clip["fps"]), first_frame=first,
+            pixel_aspect=float(clip["pixel_aspect"]), fps=fps if math.isfinite(fps) else 0.0, first_frame=first,
             last_frame=first + int(clip["frames"]) - 1, clip_offset=first - int(clip["clip_first_frame"]),
             digest=str(stages["fit"]["key"]), tool_version=str(run.manifest["packages"].get("omnimotion", "")),
             max_markers=run.config.tracks.max_markers,

@@ -54,12 +54,15 @@ def load_plugins(folders: Sequence[Path]) -> list[Any]:
     """The plug-ins of all ``*.py`` in the folders, in their order.
 
     Raises:
-        PublishError: a file gives no plug-in, or two plug-ins share a name.
+        PublishError: a folder is not there, a file gives no plug-in, or two plug-ins share a name.
     """
+    for folder in folders:
+        if not folder.is_dir():
+            raise PublishError(f"the plug-in folder {folder} is not there", "correct PYBLISHPLUGINPATH")
     with _telling() as told:
         found = list(pyblish.api.discover(paths=[str(folder) for folder in folders]))
-    files = {str(path) for folder in folders for path in folder.glob("*.py") if not path.name.startswith("_")}
-    lost = sorted(files - {str(Path(plugin.__module__)) for plugin in found})
+    files = {os.path.normpath(path) for folder in folders for path in folder.glob("[!_]*.py")}
+    lost = sorted(files - {os.path.normpath(plugin.__module__) for plugin in found})
     if lost:
         other = "it holds no plug-in, or one whose name is taken"
         why = next((text for text in told if f'"{Path(lost[0]).stem}"' in text), other)
@@ -127,7 +130,8 @@ def _publish(plugins: Sequence[Any], facts: Mapping[str, str], reporter: Reporte
                 reporter.warning(line)
             if result["error"] is not None:
                 errors.append(_line(result))
-            reporter.check()
+            if "publishedVersion" not in context.data:  # what is published is not taken back
+                reporter.check()
     finally:
         staging = staging_of(context.data)
         if staging is not None:

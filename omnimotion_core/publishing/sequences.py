@@ -58,10 +58,15 @@ class FrameFacts:
     step_px: float = 0.0  # length of that way, median
 
 
+def sequence_folders(exr: Path) -> list[Path]:
+    """The folders of ``exr``, by name; those that begin with a dot belong to a writer."""
+    return sorted(path for path in exr.glob("*") if path.is_dir() and not path.name.startswith("."))
+
+
 def find_sequences(exr: Path) -> list[ExrSequence]:
     """The sequences in the folders of ``exr``, by their names; empty where there is no such folder."""
     found = []
-    for folder in sorted(path for path in exr.glob("*") if path.is_dir()):
+    for folder in sequence_folders(exr):
         groups: dict[str, dict[int, Path]] = {}
         for path in sorted(folder.iterdir()):
             match = _FRAME.fullmatch(path.name)

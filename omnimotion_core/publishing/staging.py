@@ -49,7 +49,7 @@ class Staging:
             target.mkdir(parents=True, exist_ok=True)
             remove_abandoned(target)
             folder = target / f"{_PREFIX}{secrets.token_hex(8)}"
-            lock = FileLock(f"{folder}{_LOCK}", timeout=_WAIT_S)  # before the folder: what has no lock is nobody's
+            lock = file_lock(Path(f"{folder}{_LOCK}"), _WAIT_S)  # before the folder: what has no lock is nobody's
             lock.acquire()
             folder.mkdir()
         except (OSError, Timeout) as error:
@@ -142,11 +142,15 @@ def copy_file(source: Path, folder: Path, name: str, digests: MutableMapping[str
 def remove_abandoned(target: Path) -> None:
     """Remove the stagings of publishes that were killed; one whose publish lives is left alone."""
     for lock_path in target.glob(f"{_PREFIX}*{_LOCK}"):
-        lock = FileLock(lock_path, timeout=0)
-        with suppress(Timeout):
-            with lock:
+        with suppress(OSError):  # a Timeout is one: somebody holds it
+            with file_lock(lock_path, 0.0):
                 shutil.rmtree(lock_path.with_name(lock_path.name.removesuffix(_LOCK)), ignore_errors=True)
                 lock_path.unlink(missing_ok=True)
+
+
+def file_lock(path: Path, timeout_s: float) -> BaseFileLock:
+    """A lock that every user of a shared folder may take, whoever made its file."""
+    return FileLock(path, timeout=timeout_s, mode=0o666)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -14,12 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from omnimotion_core import __version__
 from omnimotion_core.errors import PublishError
 from omnimotion_core.files import unwritable, write_text
-from omnimotion_core.publishing.staging import Staging
+from omnimotion_core.publishing.staging import Staging, file_lock
 
 FORMAT, VERSION = "omnimotion.publish", 1  # of publish.json
 _LOCK = ".lock"
@@ -47,7 +45,7 @@ def integrate(staging: Staging, context: Mapping[str, Any], instances: Sequence[
         assert staging.folder is not None
         for instance in instances:
             _require_inside(staging.folder, instance)
-        with FileLock(staging.target / _LOCK, timeout=_WAIT_S):
+        with file_lock(staging.target / _LOCK, _WAIT_S):
             number = next_version(staging.target)
             version = staging.target / f"v{number:03d}"
             _write_documents(staging.folder, version, number, context, instances)

@@ -104,6 +104,16 @@ def test_a_plugin_that_cannot_be_loaded_is_an_error(tmp_path: Path, text: str, w
     assert words in str(caught.value)
 
 
+def test_a_folder_of_plugins_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="absent is not there"):
+        runner.load_plugins([runner.plugin_folder(), tmp_path / "absent"])
+
+
+def test_a_folder_may_be_named_in_any_way(tmp_path: Path) -> None:
+    folder = write_plugins(tmp_path / "all", **ALL)
+    assert len(runner.load_plugins([folder / ".." / "all"])) == len(ALL)
+
+
 def test_two_plugins_of_one_name_are_an_error(tmp_path: Path) -> None:
     folder = write_plugins(tmp_path / "all", validate_a="pass")
     (folder / "validate_b.py").write_text((folder / "validate_a.py").read_text())
@@ -173,6 +183,12 @@ def test_a_cancelled_publish_leaves_nothing(make_run: MakeRun, tmp_path: Path) -
         runner.publish(run.path, tmp_path / "out", reporter=Reporter(cancelled=after_some))
     assert asked[0] > 10
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_published_is_told_so_though_a_cancel_comes_late(make_run: MakeRun, tmp_path: Path) -> None:
+    version = tmp_path / "out" / "shot" / "v001"
+    outcome = runner.publish(make_run().path, tmp_path / "out", reporter=Reporter(cancelled=version.exists))
+    assert outcome.version == version
 
 
 def test_a_bare_host_does_not_publish_after_a_failed_extractor(

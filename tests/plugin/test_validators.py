@@ -345,6 +345,8 @@ def test_frames_are_told_from_names_as_the_writers_write_them(tmp_path: Path) ->
     numbers = (-1001, -5, 0, 7, 999, 123456)
     for name in (*(f"a.b.blender.{number:04d}.exr" for number in numbers), ".a.1001.exr", "a.12.exr", "a.1001.png"):
         (folder / name).write_bytes(b"")
+    (tmp_path / ".nuke.replaced").mkdir()
+    (tmp_path / ".nuke.replaced" / "a.nuke.1001.exr").write_bytes(b"")
     (sequence,) = find_sequences(tmp_path)
     assert (sequence.stem, tuple(sequence.files)) == ("a.b.blender", numbers)
     assert find_sequences(tmp_path / "absent") == []

@@ -173,6 +173,17 @@ def test_a_target_that_is_a_file_is_told(make_run: MakeRun, tmp_path: Path) -> N
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_every_user_of_a_shared_folder_may_take_its_locks(make_run: MakeRun, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        publish(make_run(), tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out" / "shot" / ".lock").stat().st_mode & 0o777 == 0o666
+    assert (tmp_path / "out" / "shot" / "v001").stat().st_mode & 0o777 == 0o755
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_what_a_killed_publish_left_goes_with_the_next_one(make_run: MakeRun, tmp_path: Path) -> None:
     run, out = make_run(), tmp_path / "out"
