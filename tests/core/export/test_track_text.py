@@ -171,6 +171,17 @@ def test_usd_reads_the_layer_as_points_whose_hidden_ones_have_no_width(tmp_path:
         assert np.all(np.array(high)[:2] >= xyz[:, :2].max(0) - 1e-3)
 
 
+def test_usd_s_own_validation_finds_nothing(tmp_path: Path, tracks: Tracks) -> None:
+    usd = pytest.importorskip("pxr.Usd", reason="usd-core has no wheel for this system")
+    validation = pytest.importorskip("pxr.UsdValidation")
+    written(tmp_path, tracks, "usd")
+    stage = usd.Stage.Open(str(tmp_path / "shot.tracks.usda"))
+    validators = validation.ValidationRegistry().GetOrLoadAllValidators()
+    assert len(validators) > 5
+    told = validation.ValidationContext(validators).Validate(stage)
+    assert [error.GetMessage() for error in told] == []
+
+
 # --- what all have in common
 
 
