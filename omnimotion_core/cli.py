@@ -1,6 +1,7 @@
 """The command ``omnimotion``: arguments in, an exit code out.
 
-    0 done · 1 our bug (a traceback on stderr) · 2 something the user can mend (one line) · 3 cancelled
+    0 done · 1 our bug (a traceback on stderr), or a publish with errors (a line each)
+    2 something the user can mend (one line) · 3 cancelled
 
 Nothing heavy is imported before the arguments are understood, so that ``--help`` is instant.
 """
@@ -20,13 +21,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from omnimotion_core import __version__
-from omnimotion_core.errors import ConfigError, OmniMotionError
+from omnimotion_core.errors import ConfigError, OmniMotionError, PublishFailed
 from omnimotion_core.events import Cancelled, CancelledEvent, Event, Failed, Finished, Reporter, Started
 
 if TYPE_CHECKING:
     from omnimotion_core.terminal import TerminalSink
 
 DONE, BUG, MENDABLE, CANCELLED = range(4)  # exit codes
+REFUSED = BUG  # a publish in which a plug-in told an error: pipelines expect 1
 _MENDABLE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # where no room told more
 
 
@@ -48,15 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             reporter = Reporter(sink, lambda: asked.is_set() or stdin.cancelled() or sink.closed)
         else:
             reporter = Reporter(stack.enter_context(_Terminal()), asked.is_set)
-        code, last = _perform(arguments, reporter)
+        code, last, told = _perform(arguments, reporter)
         reporter.emit(last)
-    if isinstance(last, Failed) and code == MENDABLE:
-        print(_one_line(f"omnimotion: {last.problem}; {last.remedy}"), file=sys.stderr)
+    for line in told:
+        print(_one_line(f"omnimotion: {line}"), file=sys.stderr)
     return code
 
 
-def _perform(arguments: list[str], reporter: Reporter) -> tuple[int, Event]:
-    """Do what the arguments ask: the exit code and the job's last event."""
+def _perform(arguments: list[str], reporter: Reporter) -> tuple[int, Event, tuple[str, ...]]:
+    """Do what the arguments ask: the exit code, the job's last event, and what to tell on standard error."""
     began = time.perf_counter()
     resumable = False
     try:
@@ -70,15 +72,17 @@ def _perform(arguments: list[str], reporter: Reporter) -> tuple[int, Event]:
             name = options.command if options.command != "import" else "import_"  # a word of Python's own
             getattr(commands, name)(options, reporter)
     except (Cancelled, KeyboardInterrupt):
-        return CANCELLED, CancelledEvent(resumable=resumable)
+        return CANCELLED, CancelledEvent(resumable=resumable), ()
+    except PublishFailed as error:
+        return REFUSED, Failed(problem=error.problem, remedy=error.remedy), (*error.lines, str(error))
     except Exception as error:  # noqa: BLE001  # every failure becomes an exit code here, and only here
         mendable = error if isinstance(error, OmniMotionError) else _as_mendable(error)
         if mendable is not None:
-            return MENDABLE, Failed(problem=mendable.problem, remedy=mendable.remedy)
+            return MENDABLE, Failed(problem=mendable.problem, remedy=mendable.remedy), (str(mendable),)
         traceback.print_exc()
         problem = f"this is a bug in omnimotion: {type(error).__name__}: {error}"
-        return BUG, Failed(problem=problem, remedy="report it with the log")
-    return DONE, Finished(seconds=round(time.perf_counter() - began, 3))
+        return BUG, Failed(problem=problem, remedy="report it with the log"), ()
+    return DONE, Finished(seconds=round(time.perf_counter() - began, 3)), ()
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -164,7 +168,8 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and their arguments."""
     parser = _Parser(prog="omnimotion", allow_abbrev=False,
                      description="Tracks everything: the motion of every pixel over a whole shot.",
-                     epilog="Exit codes: 0 done, 1 a bug, 2 something to mend (told in one line), 3 cancelled.")
+                     epilog="Exit codes: 0 done, 1 a bug or a refused publish, 2 something to mend (told in one "
+                            "line), 3 cancelled.")
     parser.add_argument("--version", action="version", version=f"omnimotion {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
@@ -209,9 +214,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(export)
     export.add_argument("--to", metavar="KIND", nargs="+",
                         help="vectors:blender, vectors:nuke, vectors:nuke-smartvector, vectors:rsmb, vectors:rsmb-16, "
-                             "vectors:fusion, vectors:flo, vectors:ndc, vectors:custom, depth, stmap, stabilized, "
-                             "preview, report; checkpoint of the paper's model; without it, what the run's settings "
-                             "say")
+                             "vectors:fusion, vectors:flo, vectors:ndc, vectors:custom, depth, stmap, stabilized; "
+                             "tracks:nuke, tracks:3de, tracks:syntheyes, tracks:pftrack, tracks:ae, tracks:mmsolver, "
+                             "tracks:json, tracks:csv, tracks:usd; preview, report; checkpoint of the paper's model; "
+                             "without it, what the run's settings say")
     export.add_argument("--out", metavar="DIR",
                         help="write to DIR/KIND/… (a kind's colon becomes a dash) in place of the run folder")
     export.add_argument("--chunk", metavar="K/N", type=_chunk,
@@ -227,6 +233,9 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--max-displace", metavar="PX", type=float,
                         help="of vectors:rsmb and rsmb-16: the plug-in's Max Displace; 256 when not given")
     export.add_argument("--flip-v", action="store_const", const=True, help="of vectors:nuke-smartvector: y down")
+    export.add_argument("--best", metavar="N", type=int,
+                        help="of tracks: at most so many, the longest and surest, spread over the frame; as many as "
+                             "markers.json has (500) when not given")
 
     propagate = add("propagate", "carry a matte or painted frames to every frame of the shot")
     _add_run(propagate)
@@ -262,6 +271,16 @@ def build_parser() -> argparse.ArgumentParser:
     farm.add_argument("--runs", metavar="DIR", help="run folders go there; by default as with batch")
     farm.add_argument("--command", metavar="PROGRAM", dest="command_on_hosts", default="omnimotion",
                       help="the program on the farm's hosts: omnimotion (the default) on their PATH, or a path")
+
+    publish = add("publish", "hand a finished run on as the next version of its clip, once it is found to be in order",
+                  resumable=False)
+    publish.add_argument("run", metavar="RUN", help="a run folder")
+    publish.add_argument("--out", metavar="DIR", required=True, help="gets DIR/CLIP/v001, v002 and so on")
+    publish.add_argument("--comment", metavar="TEXT", default="", help="kept with the version")
+    publish.add_argument("--repair", action="store_true",
+                         help="have files that are found wrong exported again, then publish")
+    publish.add_argument("--allow-env-plugins", action="store_true",
+                         help="run the plug-ins of PYBLISHPLUGINPATH too; without it, those that come with omnimotion")
 
     demo = add("demo", "make a short clip with known motion, track it, export it, compare it with the truth")
     demo.add_argument("--out", metavar="DIR", type=Path, default=Path("omnimotion-demo"),

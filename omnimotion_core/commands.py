@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omnimotion_core import pipeline
 from omnimotion_core.api import make_config
 from omnimotion_core.config import Config
-from omnimotion_core.errors import ConfigError, RunError
+from omnimotion_core.errors import ConfigError, PublishFailed, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_text
 from omnimotion_core.points import read_points
@@ -79,13 +79,14 @@ def export(options: Namespace, reporter: Reporter) -> None:
         "flip_v": options.flip_v,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
+    best = {} if options.best is None else {"max_markers": options.best}
     if options.to is None:
-        if options.out is not None or given:
+        if options.out is not None or given or best:
             raise ConfigError("export --out and what is told of products need --to",
                               "name the kinds: --to vectors:blender")
         _stage("export", options, reporter, options.chunk)
         return
-    results = _results(options).changed({"export": given})
+    results = _results(options).changed({"export": given, "tracks": best})
     pipeline.export(
         results.run, options.to, out=options.out, reporter=reporter, results=results, chunk=options.chunk
     )
@@ -119,6 +120,28 @@ def evaluate(options: Namespace, reporter: Reporter) -> None:
     if options.json is not None:
         write_text(options.json, json.dumps({name: one.to_dict() for name, one in figures.items()}, indent=1) + "\n")
         reporter.artifact("evaluation", options.json)
+
+
+def publish(options: Namespace, reporter: Reporter) -> None:
+    """Run the plug-ins over a run folder."""
+    try:
+        from omnimotion_core.publishing import runner
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "pyblish":
+            raise
+        raise ConfigError("pyblish is not installed", "install it: pip install pyblish-base") from error
+    outcome = runner.publish(
+        options.run, options.out, reporter=reporter, comment=options.comment, repair=options.repair,
+        env_plugins=options.allow_env_plugins,
+    )  # fmt: skip
+    if outcome.errors:
+        if options.events:
+            for line in outcome.errors:
+                reporter.warning(line)
+        failed = f"{len(outcome.errors)} of {outcome.num_results} steps failed"
+        raise PublishFailed(f"{options.run} is not published: {failed}",
+                            "mend what is told above and publish again", outcome.errors)
+    reporter.artifact("publish", outcome.version)
 
 
 def demo(options: Namespace, reporter: Reporter) -> None:

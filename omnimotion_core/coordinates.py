@@ -7,6 +7,8 @@
 | normalized | the same axes, centres of the first and last pixel at -1 and +1 (``align_corners=True``)  |
 | raster     | TAP-Vid files and OpenEXR windows: the image's top-left *corner* is (0, 0), y down        |
 | marker     | Blender: fraction of width and height, bottom-left *corner* is (0, 0), y up               |
+| lower-left | Nuke, 3DEqualizer: pixels, the image's bottom-left *corner* is (0, 0), y up               |
+| centered   | PFTrack: pixels, the *centre* of the bottom-left pixel is (0, 0), y up                    |
 
 Every function takes and returns arrays (..., 2) whose last axis is (x, y), or torch tensors where a
 docstring says so; ``size`` is always (width, height). Needs numpy alone.
@@ -39,6 +41,26 @@ def marker_to_pixel(co: np.ndarray, size: Size) -> np.ndarray:
     """Blender marker positions to pixels."""
     uv = np.stack([co[..., 0], 1.0 - co[..., 1]], axis=-1)
     return uv * np.asarray(size, dtype=np.float64) - 0.5
+
+
+def pixel_to_lower_left(xy: np.ndarray, size: Size) -> np.ndarray:
+    """Pixels to pixels counted from the bottom-left corner, y up."""
+    return np.stack([xy[..., 0] + 0.5, size[1] - (xy[..., 1] + 0.5)], axis=-1)
+
+
+def lower_left_to_pixel(xy: np.ndarray, size: Size) -> np.ndarray:
+    """Pixels counted from the bottom-left corner, y up, to pixels."""
+    return np.stack([xy[..., 0] - 0.5, size[1] - xy[..., 1] - 0.5], axis=-1)
+
+
+def pixel_to_centered(xy: np.ndarray, size: Size) -> np.ndarray:
+    """Pixels to pixels counted from the centre of the bottom-left pixel, y up."""
+    return np.stack([xy[..., 0], size[1] - 1 - xy[..., 1]], axis=-1)
+
+
+def centered_to_pixel(xy: np.ndarray, size: Size) -> np.ndarray:
+    """Pixels counted from the centre of the bottom-left pixel, y up, to pixels."""
+    return pixel_to_centered(xy, size)  # it is its own inverse
 
 
 def rescale_pixels(xy: Any, source: Size, target: Size) -> Any:

@@ -9,7 +9,9 @@
     ├── RunError               the run folder: lock, another clip, a missing stage
     ├── ExportError            what is written for other programs
     ├── BatchError             clips of a batch that failed
-    └── EvaluationError        truth files and metrics
+    ├── EvaluationError        truth files and metrics
+    └── PublishError           what is handed on to a pipeline
+        └── PublishFailed      exit code 1: a plug-in told an error, and nothing was published
 """
 
 
@@ -63,3 +65,19 @@ class BatchError(OmniMotionError):
 
 class EvaluationError(OmniMotionError):
     """A truth file cannot be used with this run."""
+
+
+class PublishError(OmniMotionError):
+    """What is to be published is not fit for it, or cannot be handed on."""
+
+
+class PublishFailed(PublishError):
+    """A publish ended with errors in its results; nothing was published.
+
+    Args:
+        lines: an error each.
+    """
+
+    def __init__(self, problem: str, remedy: str, lines: tuple[str, ...]) -> None:
+        super().__init__(problem, remedy)
+        self.lines = lines

@@ -8,6 +8,7 @@ from omnimotion_core import __version__
 from omnimotion_core.config import ExportConfig
 from omnimotion_core.errors import ConfigError, ExportError
 from omnimotion_core.events import Reporter
+from omnimotion_core.files import safe_name
 from omnimotion_core.results import Results
 from omnimotion_core.run import RunFolder
 
@@ -20,13 +21,16 @@ Frames = Sequence[int] | None  # indices t of the frames to write; None: all
 Writer = Callable[[Results, Path, Reporter], None]
 SequenceWriter = Callable[[Results, Path, Reporter, Frames], None]
 _VECTORS = "vectors:"
+_TRACKS = "tracks:"
 
 
 def known_kinds() -> tuple[str, ...]:
     """All kinds that ``export --to`` takes of every run without further ado."""
+    from omnimotion_core.export.track_text import TRACK_FORMATS
     from omnimotion_core.export.vector_presets import PRESETS
 
-    return (*(f"{_VECTORS}{preset}" for preset in PRESETS), *_SEQUENCES, *_WRITERS)
+    tracks = [f"{_TRACKS}{program}" for program in TRACK_FORMATS]
+    return (*(f"{_VECTORS}{preset}" for preset in PRESETS), *_SEQUENCES, *tracks, *_WRITERS)
 
 
 def is_sequence(kind: str) -> bool:
@@ -73,6 +77,11 @@ def product_path(kind: str, run: RunFolder, out: Path | None = None) -> Path:
         return run.exr / kind.removeprefix(_VECTORS) if out is None else out / kind.replace(":", "-")
     if kind in _SEQUENCES:
         return run.exr / kind if out is None else out / kind
+    if kind.startswith(_TRACKS):
+        from omnimotion_core.export.track_text import track_file_name
+
+        folder = run.track_texts if out is None else out / kind.replace(":", "-")
+        return folder / track_file_name(safe_name(run.clip["name"]), kind.removeprefix(_TRACKS))
     path = {"preview": run.preview, "report": run.report, "checkpoint": run.published}[kind]
     return path if out is None else out / kind / path.name
 
@@ -97,6 +106,8 @@ def write_product(
                 _write_vectors(results, path, kind.removeprefix(_VECTORS), reporter, frames)
             else:
                 _SEQUENCES[kind](results, path, reporter, frames)
+    elif kind.startswith(_TRACKS):
+        _write_tracks(results, path, kind.removeprefix(_TRACKS))
     elif kind in ONLY_VOLUMETRIC:
         _write_checkpoint(results, path)
     else:
@@ -159,6 +170,16 @@ def _origin(results: Results) -> "Origin":
     from omnimotion_core.export.sequences import Origin
 
     return Origin(tool_version=__version__, run_digest=results.run.manifest["stages"]["fit"]["key"])
+
+
+def _write_tracks(results: Results, path: Path, program: str) -> None:
+    from omnimotion_core.export.track_text import write_track_text
+
+    clip = results.clip
+    write_track_text(
+        results.tracks, path, program, max_tracks=results.config.tracks.max_markers,
+        clip_offset=clip.first_frame - clip.clip_first_frame, pixel_aspect=clip.pixel_aspect,
+    )  # fmt: skip
 
 
 def _write_preview(results: Results, path: Path, reporter: Reporter) -> None:

@@ -44,6 +44,7 @@ class RunFolder:
         self.tracks = self.path / "tracks.npz"
         self.markers = self.path / "markers.json"
         self.exr = self.path / "exr"
+        self.track_texts = self.path / "tracks"
         self.preview = self.path / "preview.mp4"
         self.report = self.path / "report.html"
         self.published = self.path / "omnimotion.pth"
@@ -58,7 +59,7 @@ class RunFolder:
             "flow": (self.correspondences,),
             "fit": (self.checkpoint, self.model, self.model_json),
             "tracks": (self.tracks, self.markers),
-            "export": (self.exr, self.preview, self.report, self.published),
+            "export": (self.exr, self.track_texts, self.preview, self.report, self.published),
         }[stage]
 
     # --- the manifest
@@ -257,7 +258,8 @@ class RunFolder:
                 if not part.name.endswith(".json"):
                     with self._hold(part.name, 0.0):
                         part.unlink(missing_ok=True)
-            for folder in (self.path, self.frames, self.correspondences, self.checkpoint, *self.exr.glob("*")):
+            folders = (self.path, self.frames, self.correspondences, self.checkpoint, self.track_texts)
+            for folder in (*folders, *self.exr.glob("*")):
                 remove_leftovers(folder)
             yield
 

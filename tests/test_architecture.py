@@ -28,7 +28,7 @@ LAYERS = (  # lowest first; rooms of one layer do not import each other
     {"optimization"},
     {"trajectories"},
     {"export", "evaluation"},
-    {"results"},
+    {"results", "publishing"},
     {"products", "comparison"},
     {"pipeline"},
     {"api", "demo"},
@@ -46,12 +46,15 @@ ENTRANCES = {
     "fileseq": {"video"},
     "av": {"video", "export.preview", "evaluation.footage"},  # the last two write movies
     "safetensors": {"model", "optimization"},
-    "filelock": {"run", "batch.gpus"},
+    "filelock": {"run", "batch.gpus", "publishing"},
     "numba": {"model", "optimization"},
+    "pyblish": {"publishing.runner", "publishing.actions"},
     "psutil": {"devices"},
     "rich": {"terminal", "batch.views"},
 }
-NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers")  # what plugin/ uses, on machines without torch
+NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers", "export.track_text")  # what plugin/ uses
+PUBLISHING = ("facts", "sequences", "instances", "problems", "staging", "versions", "repair", "actions")
+WITHOUT_TORCH = tuple(f"publishing.{name}" for name in PUBLISHING)  # what plugin/ uses of the core beside those
 BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "blf", "numpy"}
 WITHOUT_BPY = ("blender_addon.events", "blender_addon.core_process")
 
@@ -175,7 +178,7 @@ def against_addon(imports: Mapping[str, list[Import]]) -> list[str]:
 def against_plugin(source: str, module: str, known: Mapping[str, str]) -> list[str]:
     """What a plug-in, which pyblish executes outside of any package, may not do."""
     found = []
-    free = {"errors", "events", "files", "config", *NUMPY_ALONE}
+    free = {"errors", "events", "files", "config", *NUMPY_ALONE, *WITHOUT_TORCH}
     for entry in imports_of(source, module, known):
         top, _, rest = entry.target.partition(".")
         allowed = top in sys.stdlib_module_names or top == "pyblish" or (top == CORE and rest in free)
@@ -259,6 +262,11 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize("module", NUMPY_ALONE)
 def test_what_plugins_use_needs_numpy_alone(module: str) -> None:
     assert loaded_by(f"import {CORE}.{module}") <= {"numpy"}
+
+
+def test_publishing_needs_no_torch() -> None:
+    code = "\n".join(f"import {CORE}.{name}" for name in (*WITHOUT_TORCH, "publishing.runner"))
+    assert "torch" not in loaded_by(code)
 
 
 def test_importing_the_core_loads_nothing_foreign() -> None:

@@ -33,7 +33,7 @@ import numpy as np
 from omnimotion_core.coordinates import Size, pixel_to_marker
 from omnimotion_core.errors import ExportError
 from omnimotion_core.export.colors import confidence_color
-from omnimotion_core.export.selection import choose_tracks, usable
+from omnimotion_core.export.selection import choose_tracks, track_name, usable
 from omnimotion_core.files import write_text
 from omnimotion_core.trajectories.tracks import Tracks
 
@@ -121,7 +121,7 @@ def _track(tracks: Tracks, row: int, seen: np.ndarray, clip_offset: int) -> dict
     weight = float(np.clip(tracks.confidence[row, shown].mean(dtype=np.float64), 0.0, 1.0))
     queried = int(tracks.queries[row, 0])
     return {
-        "name": f"te{row:05d}",
+        "name": track_name(row),
         "weight": round(weight, 4),
         "color": [round(float(value), 3) for value in confidence_color(np.asarray(weight))],
         "keyed_frame": queried + 1 + clip_offset if seen[queried] else None,

@@ -14,6 +14,11 @@ def usable(tracks: Tracks) -> np.ndarray:
     return np.asarray(tracks.visible & inside(tracks.positions, tracks.size))
 
 
+def track_name(row: int) -> str:
+    """What the track in this row of ``tracks.npz`` is called in every program: letters and digits alone."""
+    return f"te{row:05d}"
+
+
 def choose_tracks(tracks: Tracks, count: int) -> np.ndarray:
     """Rows of at most ``count`` tracks, ascending; tracks usable in fewer than two frames are never chosen.
 

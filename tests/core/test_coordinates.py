@@ -15,6 +15,8 @@ def test_every_conversion_is_undone_by_its_inverse(xy: np.ndarray) -> None:
     np.testing.assert_allclose(c.raster_to_pixel(c.pixel_to_raster(xy)), xy, atol=1e-9)
     np.testing.assert_allclose(c.marker_to_pixel(c.pixel_to_marker(xy, SIZE), SIZE), xy, atol=1e-9)
     np.testing.assert_allclose(c.normalized_to_pixel(c.pixel_to_normalized(xy, SIZE), SIZE), xy, atol=1e-9)
+    np.testing.assert_allclose(c.lower_left_to_pixel(c.pixel_to_lower_left(xy, SIZE), SIZE), xy, atol=1e-9)
+    np.testing.assert_allclose(c.centered_to_pixel(c.pixel_to_centered(xy, SIZE), SIZE), xy, atol=1e-9)
     there = c.rescale_pixels(xy, SIZE, (854, 480))
     np.testing.assert_allclose(c.rescale_pixels(there, (854, 480), SIZE), xy, atol=1e-9)
 
@@ -23,6 +25,8 @@ def test_values_computed_by_hand() -> None:
     xy = np.array([160.0, 120.0])
     np.testing.assert_allclose(c.pixel_to_raster(xy), [160.5, 120.5])
     np.testing.assert_allclose(c.pixel_to_marker(xy, SIZE), [160.5 / 320, 119.5 / 240])
+    np.testing.assert_allclose(c.pixel_to_lower_left(xy, SIZE), [160.5, 119.5])
+    np.testing.assert_allclose(c.pixel_to_centered(xy, SIZE), [160.0, 119.0])
     np.testing.assert_allclose(c.pixel_to_normalized(np.array([[0.0, 0.0], [319.0, 239.0]]), SIZE), [[-1, -1], [1, 1]])
     np.testing.assert_allclose(c.rescale_pixels(np.array([0.0, 0.0]), SIZE, (640, 480)), [0.5, 0.5])
 

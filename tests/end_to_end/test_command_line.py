@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from blender_addon import events
 from omnimotion_core import cli
 from omnimotion_core.evaluation.tapvid import load_truth, queries_for
+from omnimotion_core.export.markers import read_markers
 from omnimotion_core.trajectories.tracks import Tracks
 
 STAGES = ("prepare", "flow", "fit", "tracks", "export")
@@ -286,3 +288,32 @@ def test_the_demo_makes_tracks_and_measures_every_export(
     (tmp_path / "mine" / "photo.jpg").write_text("")
     assert cli.main(["demo", "--out", str(tmp_path / "mine")]) == cli.MENDABLE
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.jpg"]
+
+
+def test_tracks_are_exported_for_other_programs_as_many_as_asked_for(undisturbed: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    kinds = ["tracks:nuke", "tracks:csv", "tracks:usd"]
+    assert cli.main(["export", str(run), "--to", *kinds]) == cli.DONE
+    assert {path.name for path in (run / "tracks").iterdir()} == {"shot.nuke.nk", "shot.tracks.csv", "shot.tracks.usda"}
+    markers = read_markers(run / "markers.json").tracks
+    whole = (run / "tracks" / "shot.tracks.csv").read_text().splitlines()
+    assert {line.split(",")[0] for line in whole[1:]} == {track.name for track in markers}
+    some = ["--to", "tracks:csv", "--best", "5", "--out", str(tmp_path / "out")]
+    assert cli.main(["export", str(run), *some]) == cli.DONE
+    few = (tmp_path / "out" / "tracks-csv" / "shot.tracks.csv").read_text().splitlines()
+    assert len({line.split(",")[0] for line in few[1:]}) == 5
+    assert {int(line.split(",")[1]) for line in few[1:]} == set(range(1001, 1011))
+
+
+def test_a_finished_run_is_published_and_a_spoilt_one_only_after_its_repair(undisturbed: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    assert cli.main(["publish", str(run), "--out", str(tmp_path / "out")]) == cli.DONE
+    first = tmp_path / "out" / "shot" / "v001"
+    spoilt = run / "exr" / "blender" / "shot.blender.1004.exr"
+    whole = spoilt.read_bytes()
+    spoilt.write_bytes(whole[:1000])
+    assert cli.main(["publish", str(run), "--out", str(tmp_path / "out")]) == cli.REFUSED
+    assert cli.main(["publish", str(run), "--out", str(tmp_path / "out"), "--repair"]) == cli.DONE
+    second = tmp_path / "out" / "shot" / "v002"
+    for path in (first / "motionvectorBlender").iterdir():
+        assert (second / "motionvectorBlender" / path.name).read_bytes() == path.read_bytes()
