@@ -57,6 +57,8 @@ class Field(nn.Module):
         self.register_buffer("occlusion_margin", torch.tensor(0.2))
         self.register_buffer("residual_map", residual)
         self.register_buffer("support_map", support)
+        self.color_map: Tensor  # CIELAB, changes of exposure taken out; even until the fit's end
+        self.register_buffer("color_map", torch.zeros(shape.num_frames, 3, height, width, dtype=torch.float16))
 
     @property
     def num_frames(self) -> int:
@@ -98,6 +100,10 @@ class PreparedField:
     @cached_property
     def _atlases(self) -> tuple[Tensor, ...]:
         return build_atlas(self._tables).unbind(0)
+
+    @cached_property
+    def _appearance_atlas(self) -> Tensor:
+        return build_atlas(self.field.color_map.float())
 
     @cached_property
     def _maps(self) -> PointMaps:
@@ -147,6 +153,10 @@ class PreparedField:
         margin = self.field.occlusion_margin
         behind = points[:, 2] - self.depth_at(frames, points[:, :2])
         return behind <= margin, 1 - 0.5 * torch.exp(-(behind - margin).abs() / (0.5 * margin))  # half at a toss-up
+
+    def appearance_at(self, frames: Tensor, xy: Tensor) -> Tensor:
+        """The color near normalized positions (P, 2): (P, 3) CIELAB, slightly blurred, exposure evened out."""
+        return look_up(self._appearance_atlas, self.field.num_frames, frames, self._to_cells(xy))
 
     def evidence_at(self, frames: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         """What matches say near normalized positions (P, 2): see ``PreparedMotion``."""

@@ -66,6 +66,9 @@ class PreparedMotion(Protocol):
     def shown(self, frames: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Whether nothing in their frame hides local points (P, 3): (P,) bool; and how sure that is, (P,) 0.5..1."""
 
+    def appearance_at(self, frames: Tensor, xy: Tensor) -> Tensor | None:
+        """The color near normalized positions (P, 2): (P, 3) CIELAB; None where the model does not keep it."""
+
     def evidence_at(self, frames: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         """What matches say near normalized positions (P, 2).
 

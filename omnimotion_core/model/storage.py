@@ -16,7 +16,7 @@ from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.model.volumetric import VolumetricField
 
-FORMAT = 1
+FORMAT = 2
 
 
 def build_field(shape: FieldShape, config: ModelConfig, *, seed: int = 0) -> Field | VolumetricField:

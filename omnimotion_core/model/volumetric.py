@@ -192,6 +192,9 @@ class PreparedVolume:
         sure = 1 - 0.5 * torch.exp(-(optical_depth - threshold).abs() / (0.5 * threshold))
         return before <= HIDDEN_OPACITY, sure
 
+    def appearance_at(self, frames: Tensor, xy: Tensor) -> None:
+        """None: the paper tells hidden points by what lies before them alone."""
+
     def evidence_at(self, frames: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         """What matches say near normalized positions (P, 2): see ``PreparedMotion``."""
         return look_up_evidence(self.field, frames, xy)

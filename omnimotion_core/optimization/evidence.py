@@ -1,5 +1,7 @@
 """What the matches say of the fitted field: where it can be trusted, and from which depth on a point is hidden."""
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import EVIDENCE_CELL_PX, Motion
 from omnimotion_core.optimization.sampling import MatchSampler
+from omnimotion_core.video.clip import Clip
 
 MAX_MATCHES = 1_000_000  # looked at; more change nothing
 CHUNK = 65_536
@@ -14,6 +17,7 @@ RESIDUAL_CLIP_PX = 20.0
 FULL_SUPPORT = 0.25  # of the mean number of matches a cell: from about here on a cell counts as well supported
 MARGINS = torch.linspace(0.2, 0.8, 31)  # of depth; matched points lie nearer to the surface than unmatched ones do
 MIN_HIDDEN = 200
+COLOR_BLUR_PX = 2.0  # of a frame of 256: what a position may be wrong by, and still show the color of its surface
 
 
 @torch.no_grad()
@@ -67,6 +71,45 @@ def map_evidence(
     field.residual_map.copy_(((total + mean) / (count + 1.0)).view(shape))
     field.support_map.copy_((1 - torch.exp(-count / (FULL_SUPPORT * count.mean()))).view(shape))
     return landings
+
+
+def keep_colors(field: Field, clip: Clip, correspondences: Correspondences) -> None:
+    """Fill the field's color maps, by which points that land on another surface are told.
+
+    Changes of exposure are read as the median difference of color over the matches between neighbors and taken out.
+    """
+    height, width = field.color_map.shape[2:]
+    sigma = COLOR_BLUR_PX * max(clip.working_size) / 256
+    pictures = []
+    for t in range(clip.num_frames):
+        lab = cv2.cvtColor(clip.rgb8(t).astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+        lab = cv2.GaussianBlur(lab, (0, 0), sigma)
+        padded = cv2.copyMakeBorder(
+            lab, 0, height * field.depth_cell - lab.shape[0], 0, width * field.depth_cell - lab.shape[1],
+            cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        pictures.append(cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA))
+    colors = np.stack(pictures)  # (T, h, w, 3)
+    colors -= _exposures(colors, field.depth_cell, correspondences)[:, None, None]
+    field.color_map.copy_(torch.from_numpy(colors).permute(0, 3, 1, 2))
+
+
+def _exposures(colors: np.ndarray, cell: int, correspondences: Correspondences) -> np.ndarray:
+    """How much brighter and differently tinted each frame is than the first one, (T, 3) CIELAB units."""
+    steps = np.zeros((len(colors), 3), np.float32)
+    limit = np.array(colors.shape[2:0:-1]) - 1
+    neighbors = np.flatnonzero(correspondences.pairs[:, 1] == correspondences.pairs[:, 0] + 1)
+    for row in neighbors:
+        i, j = correspondences.pairs[row]
+        members = correspondences.pair == row
+        (x_from, y_from), (x_to, y_to) = (
+            np.clip(ends[members] / cell, 0, limit).astype(int).T
+            for ends in (correspondences.source, correspondences.target)
+        )
+        if members.any():
+            steps[j] = np.median(colors[j, y_to, x_to] - colors[i, y_from, x_from], axis=0)
+    exposures: np.ndarray = np.cumsum(steps, axis=0)
+    return exposures
 
 
 def best_margin(visible: Tensor, hidden: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FAR, FieldShape
 from omnimotion_core.optimization import compiled, losses
-from omnimotion_core.optimization.evidence import weigh_evidence
+from omnimotion_core.optimization.evidence import keep_colors, weigh_evidence
 from omnimotion_core.optimization.sampling import Batch, MatchSampler
 from omnimotion_core.optimization.state import Fitter
 from omnimotion_core.optimization.warm_start import warm_started_field
@@ -49,6 +49,7 @@ def fit(
     fitter.run(checkpoint, reporter)
     field = fitter.field.requires_grad_(False)
     weigh_evidence(field, correspondences, seed=config.seed)
+    keep_colors(field, clip, correspondences)
     return field
 
 

@@ -20,6 +20,7 @@ from omnimotion_core.video.clip import segments_of
 BYTES_PER_POINT = 1200  # that a point being mapped holds at once, measured
 RESIDUAL_SCALE = 1.5  # pixels of a 256-pixel frame: where matches are missed by this much, confidence falls to a third
 MIN_CONFIDENCE_OF_UNSUPPORTED = 0.2
+MAX_COLOR_DIFFERENCE = 12.0  # mean CIELAB units, as flow's matches: what looks different is another surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,10 @@ def track_points(
         queries: (N, 3) as (t, x, y): frame index, plate pixels.
         memory_mb: what may be held at once besides the result.
     Returns:
-        Positions of all frames. A point is visible where it lies on the picture and its depth does not lie behind the
-        surface seen there; at its own frame it is visible, and exactly where it was asked for. Beyond a hard cut it
-        is not visible, has confidence 0 and stays at its last position before the cut.
+        Positions of all frames. A point is visible where it lies on the picture, its depth does not lie behind the
+        surface seen there, and that surface looks as the point does in its own frame; at its own frame it is visible,
+        and exactly where it was asked for. Beyond a hard cut it is not visible, has confidence 0 and stays at its last
+        position before the cut.
     Raises:
         QueryError: a point is not of this shape, or lies outside the clip's frames or picture.
     """
@@ -105,6 +107,7 @@ class Source:
     local: Tensor  # (P, 3)
     canonical: Tensor  # (P, 3)
     evidence: tuple[Tensor, Tensor]  # missed pixels and support where the points begin, (P,) each
+    color: Tensor | None  # (P, 3), where the points begin
 
     @classmethod
     @torch.no_grad()
@@ -115,7 +118,9 @@ class Source:
         pixels = torch.from_numpy(np.ascontiguousarray(plate_pixels, dtype=np.float32)).to(device)
         shape = prepared.shape
         local = prepared.lift(t, rescale_pixels(pixels, shape.size, shape.working_size))
-        return cls(prepared, t, local, prepared.to_canonical(t, local), prepared.evidence_at(t, local[:, :2]))
+        xy = local[:, :2]
+        return cls(prepared, t, local, prepared.to_canonical(t, local), prepared.evidence_at(t, xy),
+                   prepared.appearance_at(t, xy))
 
     @torch.no_grad()
     def land(self, targets: np.ndarray) -> Landing:
@@ -129,10 +134,20 @@ class Source:
         x, y = positions.unbind(-1)
         on_picture = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
         shown, decided = prepared.shown(to, local)
-        visible = on_picture & shown
+        alike, likely = self._alike(to, local, count)
+        visible, decided = on_picture & shown & alike, torch.minimum(decided, likely)
         trust = self._trust(to, local, count)
         confidence = trust * torch.where(on_picture, decided, torch.ones_like(trust))
         return Landing(positions, local[:, 2], visible, confidence)
+
+    def _alike(self, to: Tensor, local: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Whether points look there as they did where they begin: (P,) bool; and how sure that is, 0.5..1."""
+        here = self.prepared.appearance_at(to, local[:, :2])
+        if self.color is None or here is None:
+            return torch.ones_like(to, dtype=torch.bool), torch.ones_like(local[:, 0])
+        difference = (here - self.color.repeat_interleave(count, dim=0)).abs().mean(dim=-1)
+        unsure = torch.exp(-(difference - MAX_COLOR_DIFFERENCE).abs() / (0.5 * MAX_COLOR_DIFFERENCE))
+        return difference <= MAX_COLOR_DIFFERENCE, 1 - 0.5 * unsure
 
     def _trust(self, to: Tensor, local: Tensor, count: int) -> Tensor:
         """How well the field is supported at both ends, 0..1."""

@@ -1,10 +1,13 @@
 import numpy as np
+import pytest
 import torch
 
+from omnimotion_core.config import ModelConfig
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
-from omnimotion_core.model.motion import EVIDENCE_CELL_PX
-from omnimotion_core.optimization.evidence import best_margin
+from omnimotion_core.model.motion import EVIDENCE_CELL_PX, FieldShape
+from omnimotion_core.optimization.evidence import best_margin, keep_colors
+from omnimotion_core.video.clip import Clip
 
 
 def test_the_margin_parts_visible_from_hidden() -> None:
@@ -32,3 +35,20 @@ def test_the_maps_tell_where_matches_are_missed_and_missing(field: Field, matche
     order = np.argsort(count, axis=None)
     assert support.flat[order[-20:]].min() > 0.9
     assert (np.diff(support.flat[order]) >= -1e-3).all()
+
+
+def test_a_change_of_exposure_is_taken_out_of_the_colors(
+    scene_clip: Clip, exact: Correspondences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evened() -> np.ndarray:
+        field = Field(FieldShape.of(scene_clip), ModelConfig())
+        keep_colors(field, scene_clip, exact)
+        return field.color_map.float().numpy()
+
+    as_shot, original = evened(), Clip.rgb8
+    darker = [1.0, 1.0, 0.8, 0.8, 0.6, 0.6]
+    monkeypatch.setattr(Clip, "rgb8", lambda clip, t: (original(clip, t) * darker[t]).astype(np.uint8))
+    dimmed = evened()
+    assert np.abs(as_shot[5]).max() > 20
+    for t in range(scene_clip.num_frames):  # 0.6 of the light is 17 units of lightness
+        assert np.abs(np.median(dimmed[t] - as_shot[t], axis=(1, 2))).max() < 3

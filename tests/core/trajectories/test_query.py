@@ -41,6 +41,16 @@ def test_a_point_hidden_and_seen_again_is_found_again() -> None:
     np.testing.assert_allclose(tracks.depth[0], 1.8, atol=1e-4)
 
 
+@pytest.mark.parametrize(("difference", "seen"), [(0.0, True), (11.0, True), (13.0, False)])
+def test_a_point_that_lands_on_another_color_is_hidden(difference: float, seen: bool) -> None:
+    field = still_field()
+    field.color_map[4, :, :, :4] = difference  # the left half of frame 4
+    tracks = track_points(field, np.array([[0, 10, 20], [0, 60, 20]], np.float32))
+    assert tracks.visible[0].tolist() == [True, True, True, True, seen, True]
+    assert tracks.visible[1, 4]
+    assert tracks.confidence[0, 4] <= tracks.confidence[0, 3]
+
+
 def test_facts_of_the_clip_are_handed_on() -> None:
     tracks = track_points(still_field(), np.array([[3, 10, 20]], np.float32))
     assert (tracks.size, tracks.first_frame, tracks.fps) == ((64, 48), 101, 25.0)
