@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from omnimotion_core import pipeline
 from omnimotion_core.api import make_config
 from omnimotion_core.config import Config
@@ -62,9 +64,19 @@ def query(options: Namespace, reporter: Reporter) -> None:
     results.run.require("fit")
     _require_file_place(options.out)
     points = read_points(options.points)
+    if options.blender:
+        _query_markers(results, points, options.out, reporter)
+        return
     reporter.stage("tracks")
     results.query(points, reporter).save(options.out)
     reporter.artifact("tracks", options.out)
+
+
+def addon(options: Namespace, reporter: Reporter) -> None:
+    """Build the Blender add-on."""
+    from omnimotion_core.addon import build_addon
+
+    reporter.artifact("addon", build_addon(options.out))
 
 
 def export(options: Namespace, reporter: Reporter) -> None:
@@ -144,6 +156,17 @@ def _stage(stage: str, options: Namespace, reporter: Reporter, chunk: pipeline.C
     pipeline.run_stage(
         options.run, stage, reporter=reporter, chunk=chunk, device=options.device, threads=options.threads
     )
+
+
+def _query_markers(results: Results, points: np.ndarray, out: Path, reporter: Reporter) -> None:
+    """Answer points in Blender's convention with all their markers."""
+    from omnimotion_core.export.markers import queries_of_markers, write_markers
+
+    clip = results.clip
+    queries = queries_of_markers(points, clip.size, clip.first_frame)
+    reporter.stage("tracks")
+    write_markers(results.query(queries, reporter), out, clip_offset=clip.offset, max_markers=len(queries))
+    reporter.artifact("markers", out)
 
 
 def _results(options: Namespace) -> Results:

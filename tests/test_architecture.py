@@ -22,7 +22,7 @@ CORE = "omnimotion_core"
 LAYERS = (  # lowest first; rooms of one layer do not import each other
     {"errors", "events"},
     {"config", "coordinates", "files", "points", "devices"},
-    {"run", "terminal", "doctor"},
+    {"run", "terminal", "doctor", "addon"},
     {"video"},
     {"flow", "model"},
     {"optimization"},
@@ -50,8 +50,10 @@ ENTRANCES = {
     "rich": {"terminal"},
 }
 NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers")  # what plugin/ uses, on machines without torch
-BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "blf", "numpy"}
-WITHOUT_BPY = ("blender_addon.events", "blender_addon.core_process")
+BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "gpu_extras", "blf", "numpy"}
+WITHOUT_BPY = tuple(f"blender_addon.{name}" for name in (
+    "choosing", "core_process", "events", "installation", "installer", "job", "matte", "steps"
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
