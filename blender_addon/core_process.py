@@ -21,6 +21,7 @@ from typing import IO, Any
 from . import events
 
 GRACE_S = 20.0  # a core that was asked to stop first ends its step and writes a checkpoint
+KILL_S = 5.0  # from being told to being killed
 _KEPT_LINES = 200  # of the log
 
 
@@ -126,7 +127,15 @@ class CoreProcess:
                 return
 
     def close(self) -> None:
-        """Let go of the pipes of a process that has ended."""
+        """Let go of a process that has said its last; a thread sees it out."""
+        threading.Thread(target=self._see_out, daemon=True).start()
+
+    def _see_out(self) -> None:
+        try:
+            self._process.wait(GRACE_S)  # PyTorch takes its time to end
+        except subprocess.TimeoutExpired:
+            self._kill()
+            self._process.wait()
         for reader in self._readers:
             reader.join(1.0)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -156,11 +165,11 @@ class CoreProcess:
         return time.monotonic() > self._gone_at + 3.0 or not any(reader.is_alive() for reader in self._readers)
 
     def _press(self) -> None:
-        """End a core that was asked to stop and did not: told after the grace time, killed after five seconds more."""
+        """End a core that was asked to stop and did not: told after the grace time, killed a little later."""
         if self._stop_at is None or time.monotonic() < self._stop_at:
             return
         with contextlib.suppress(OSError):
-            if time.monotonic() < self._stop_at + 5.0:
+            if time.monotonic() < self._stop_at + KILL_S:
                 self._process.terminate()
             else:
                 self._kill()

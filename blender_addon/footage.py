@@ -46,10 +46,13 @@ class Footage:
         number = self.number(clip_frame)
         return next((there for there, frame in run.shown_at.items() if frame == number), number)
 
-    def shift(self, core_frame: int, run: RunFacts) -> int:
-        """The clip frame of what the core, which counts from the first file of all, calls ``core_frame``."""
-        number = run.clip_first_number + core_frame - 1
-        return self.clip_frame(run.shown_at.get(number, number))
+    def clip_frames(self, core_frames: "list[int]", run: RunFacts) -> "list[int]":
+        """Clip frames of what the core counts from the first file of all; may repeat where the rate varies."""
+        shift = run.clip_first_number - self.first_number
+        if not run.shown_at:
+            return [frame + shift for frame in core_frames] if shift else core_frames
+        numbers = (run.clip_first_number + frame - 1 for frame in core_frames)
+        return [self.clip_frame(run.shown_at.get(number, number)) for number in numbers]
 
 
 def examine(clip: "bpy.types.MovieClip | None") -> Footage:

@@ -59,7 +59,7 @@ def import_markers(clip: "bpy.types.MovieClip", run: RunFacts, content: Mapping[
         clip.tracking.objects.remove(stale)
     target = clip.tracking.objects.new(OBJECT)
     for entry in content["tracks"]:
-        write_track(target.tracks, entry, lambda frame: footage.shift(frame, run))
+        write_track(target.tracks, entry, lambda frames: footage.clip_frames(frames, run))
     remember_run(clip, run.path)
     if len(content["tracks"]) >= _QUIET:
         _quieten(clip)
@@ -71,7 +71,7 @@ def add_track(clip: "bpy.types.MovieClip", run: RunFacts, entry: Mapping[str, An
     footage = examine(clip)
     require_same_footage(clip, footage, run)
     target = clip.tracking.objects.get(OBJECT) or clip.tracking.objects.new(OBJECT)
-    track = write_track(target.tracks, {**entry, "name": name}, lambda frame: footage.shift(frame, run))
+    track = write_track(target.tracks, {**entry, "name": name}, lambda frames: footage.clip_frames(frames, run))
     for other in target.tracks:
         other.select = False
     track.select = True
@@ -80,22 +80,28 @@ def add_track(clip: "bpy.types.MovieClip", run: RunFacts, entry: Mapping[str, An
 
 
 def write_track(
-    tracks: "bpy.types.MovieTrackingObjectTracks", entry: Mapping[str, Any], shift: Callable[[int], int]
+    tracks: "bpy.types.MovieTrackingObjectTracks", entry: Mapping[str, Any], place: Callable[[list[int]], list[int]]
 ) -> "bpy.types.MovieTrackingTrack":
-    """One entry of the file as a track, deselected; of markers that fall on one frame the first counts."""
-    frames = [shift(frame) for frame in entry["frames"]]
-    kept = [0, *(i for i in range(1, len(frames)) if frames[i] > frames[i - 1])]
-    co, mute, keyed = entry["co"], entry["mute"], entry["keyed_frame"]
-    keyed = None if keyed is None else shift(keyed)
+    """One entry of the file as a track, deselected.
+
+    Args:
+        place: the file's clip frames → this clip's; of markers that fall on one frame the first counts.
+    """
+    frames, co, mute = place(entry["frames"]), entry["co"], entry["mute"]
+    keyed = None if entry["keyed_frame"] is None else place([entry["keyed_frame"]])[0]
+    if len(set(frames)) < len(frames):
+        kept = [0, *(i for i in range(1, len(frames)) if frames[i] > frames[i - 1])]
+        co = [value for i in kept for value in co[2 * i : 2 * i + 2]]
+        frames, mute = [frames[i] for i in kept], [mute[i] for i in kept]
     # a name of its own for each: Blender's search for a free one is quadratic
     track = tracks.new(name=entry["name"], frame=frames[0])
     insert = track.markers.insert_frame
-    for i in kept[1:]:
-        insert(frames[i])
+    for frame in frames[1:]:
+        insert(frame)
     # insert_frame(co=...) would clamp to the picture
-    track.markers.foreach_set("co", array("f", [value for i in kept for value in co[2 * i : 2 * i + 2]]))
-    track.markers.foreach_set("mute", [mute[i] for i in kept])
-    track.markers.foreach_set("is_keyed", [frames[i] == keyed for i in kept])
+    track.markers.foreach_set("co", array("f", co))
+    track.markers.foreach_set("mute", mute)
+    track.markers.foreach_set("is_keyed", [frame == keyed for frame in frames])
     track.weight = entry["weight"]
     track.use_custom_color = True
     track.color = entry["color"]

@@ -94,10 +94,11 @@ def core_state(context: "bpy.types.Context") -> CoreState:
     if checker.running:
         return CoreState(CHECKING, "Checking the core", python)
     known = checker.known(python)
+    if not Path(python).exists():
+        given = preferences(context).python
+        return CoreState(MISSING, f"There is no Python at {given}" if given else "The core is not installed", python)
     if known is not None:
         return known
-    if not Path(python).exists():
-        return CoreState(MISSING, "The core is not installed", python)
     return CoreState(CHECKING, "The core was not checked yet", python)
 
 
