@@ -2,7 +2,6 @@
 """Many clips one after another: all of the .blend, or those of a folder."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ from bpy.props import EnumProperty, StringProperty
 from . import running
 from .operators import Settings, allowed, track_task
 from .running import ModalJob, Task
-
-MOVIES = (".mov", ".mp4", ".mkv", ".avi", ".m4v", ".webm", ".mxf", ".mpg", ".mpeg", ".ogv")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".dpx")
+from .steps import footage_of
 
 
 class Batch(ModalJob, bpy.types.Operator):
@@ -104,23 +101,6 @@ def open_folder(folder: str) -> "list[bpy.types.MovieClip]":
     if not clips:
         raise LookupError(f"{folder} holds no movie and no sequence of pictures; choose another folder")
     return clips
-
-
-def footage_of(names: "list[str]") -> "list[str]":
-    """Of sorted file names: the movies, and the first file of each sequence of two pictures or more."""
-    found, sequences = [], dict[tuple[str, str], list[tuple[int, str]]]()
-    for name in names:
-        stem, extension = os.path.splitext(name)
-        number = re.search(r"(\d+)([^\d]*)$", stem)
-        if name.startswith("."):
-            continue
-        if extension.lower() in MOVIES:
-            found.append(name)
-        elif extension.lower() in PICTURES and number is not None:
-            key = stem[: number.start()], number[2] + extension
-            sequences.setdefault(key, []).append((int(number[1]), name))
-    found += [min(files)[1] for files in sequences.values() if len(files) > 1]
-    return sorted(found)
 
 
 def register() -> None:

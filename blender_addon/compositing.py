@@ -2,6 +2,7 @@
 """Passes for Blender's compositor: written by the core, and the nodes that read them, in every version's way."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class SetupCompositor(bpy.types.Operator):
             run = read_run(require_run(clip))
             footage = examine(clip)
             require_same_footage(clip, footage, run)
-            passes = find_passes(run, _KINDS[self.setup])
+            passes = find_passes(run, self.setup)
         except LookupError as error:
             self.report({"ERROR"}, str(error.args[0]))
             return {"CANCELLED"}
@@ -107,26 +108,37 @@ class SetupCompositor(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def find_passes(run: RunFacts, kind: "tuple[str, str]") -> list[Path]:
-    """The run's files of a kind, one a tracked frame, in order.
+@dataclass(frozen=True)
+class Passes:
+    """The files of a kind, one a tracked frame, in order."""
+
+    files: "list[Path]"
+    reference: int  # of STMaps: the source's number of the frame whose picture they pull
+
+
+def find_passes(run: RunFacts, setup: str) -> Passes:
+    """The run's files that a setup reads.
 
     Raises:
-        LookupError: they are not all there.
+        LookupError: they are not all there; told in one line.
     """
-    found = {}
-    for path in sorted((run.path / "exr" / kind[1]).glob("**/*.exr")):
-        match = re.search(r"\.(-?\d+)\.exr$", path.name)
+    kind, folder = _KINDS[setup]
+    # STMaps have the reference's number before the frame's; those that lead "to" the reference are not ours
+    pattern = r"\.stmap\.from_(-?\d+)\.(-?\d+)\.exr$" if setup == "MAP_UV" else r"()\.(-?\d+)\.exr$"
+    found: dict[str, dict[int, Path]] = {}
+    for path in sorted((run.path / "exr" / folder).glob("*.exr")):
+        match = re.search(pattern, path.name)
         if match:
-            found[int(match[1])] = path
-    missing = [number for number in run.numbers if number not in found]
+            found.setdefault(match[1], {})[int(match[2])] = path
+    best = max(found, key=lambda reference: len(found[reference]), default="")
+    missing = [number for number in run.numbers if number not in found.get(best, {})]
     if missing:
-        raise LookupError(f"{len(missing)} of {run.num_frames} files of {kind[0]} are not written; press Write Passes")
-    return [found[number] for number in run.numbers]
+        raise LookupError(f"{len(missing)} of {run.num_frames} files of {kind} are not written; press Write Passes")
+    return Passes([found[best][number] for number in run.numbers], int(best or run.first_number))
 
 
 def build(
-    scene: "bpy.types.Scene", clip: "bpy.types.MovieClip", footage: Footage, run: RunFacts, passes: "list[Path]",
-    setup: str,
+    scene: "bpy.types.Scene", clip: "bpy.types.MovieClip", footage: Footage, run: RunFacts, passes: Passes, setup: str,
 ) -> bool:  # fmt: skip
     """Build the nodes, in place of those that were built before; whether the output shows them."""
     tree, output = compositor(scene)
@@ -136,7 +148,7 @@ def build(
     plate = nodes.new("CompositorNodeMovieClip", (-600, 200), "Clip")
     plate.clip = clip
     data = nodes.new("CompositorNodeImage", (-600, -200), "Passes")
-    load_sequence(data, footage, run, passes)
+    load_sequence(data, footage, run, passes.files)
     if setup == "VECTOR_BLUR":
         node = nodes.new("CompositorNodeVecBlur", (-200, 100), "Motion Blur")
         nodes.link(plate.outputs["Image"], node.inputs["Image"])
@@ -152,7 +164,7 @@ def build(
     else:
         picture = nodes.new("CompositorNodeImage", (-600, -550), "Picture at the Reference Frame")
         if footage.is_sequence:
-            picture.image = bpy.data.images.load(_frame_file(footage, run.first_number), check_existing=True)
+            picture.image = bpy.data.images.load(_frame_file(footage, passes.reference), check_existing=True)
         mapped = nodes.new("CompositorNodeMapUV", (-200, -200), "Follow")
         nodes.link(picture.outputs["Image"], mapped.inputs["Image"])
         nodes.link(_map_socket(nodes, data), mapped.inputs["UV"])
@@ -220,19 +232,14 @@ def alpha_over(node: "bpy.types.Node") -> "tuple[Any, Any]":
 
 
 def _map_socket(nodes: "_Builder", data: "bpy.types.Node") -> Any:
-    """U, V and alpha as Map UV wants them, of a layer ``st`` or of a plain picture's red, green and alpha."""
-    shown = [socket for socket in data.outputs if socket.enabled]
-    layer = next((socket for socket in shown if socket.name.lower() in ("st", "stmap", "uv")), None)
-    if layer is not None:
-        return layer
-    color = next(socket for socket in shown if socket.name in ("Image", "Combined"))
-    part = nodes.new("CompositorNodeSeparateColor", (-400, -350), "U, V, Alpha")
-    join = nodes.new("CompositorNodeCombineXYZ" if hasattr(bpy.types, "CompositorNodeCombineXYZ") else
-                     "ShaderNodeCombineXYZ", (-300, -350), "Map")  # fmt: skip
-    nodes.link(color, part.inputs[0])
+    """U, V and alpha as Map UV wants them, in its three channels; an STMap has its alpha in the fourth."""
+    color = next(socket for socket in data.outputs if socket.enabled and socket.name in ("Combined", "Image"))
+    apart = nodes.new("CompositorNodeSeparateColor", (-420, -330), "U, V, Alpha")
+    joined = nodes.new("CompositorNodeCombineColor", (-310, -330), "Map")
+    nodes.link(color, apart.inputs[0])
     for source, target in ((0, 0), (1, 1), (3, 2)):
-        nodes.link(part.outputs[source], join.inputs[target])
-    return join.outputs[0]
+        nodes.link(apart.outputs[source], joined.inputs[target])
+    return joined.outputs[0]
 
 
 def _frame_file(footage: Footage, number: int) -> str:

@@ -65,7 +65,7 @@ class JobSettings:
         min=100, soft_max=10000, max=50000,
     )  # fmt: skip
     passes: BoolProperty(
-        name="Motion Vectors", description="Write the EXR motion vectors too, for Set Up Compositor", default=False
+        name="Passes", description="Write the EXR motion vectors too, for Set Up Compositor", default=False
     )
     device: EnumProperty(
         name="Device",
@@ -104,7 +104,7 @@ class OverlaySettings:
         update=lambda self, context: _redraw(),
     )  # fmt: skip
     least_confidence: FloatProperty(
-        name="Least Confidence", default=0.0, min=0.0, max=1.0, subtype="FACTOR",
+        name="Confidence", description="Points below this are left out", default=0.0, min=0.0, max=1.0, subtype="FACTOR",
         update=lambda self, context: _redraw(),
     )  # fmt: skip
     opacity: FloatProperty(

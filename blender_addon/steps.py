@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from .core_process import core_command
 from .job import Step
+
+_MOVIES = (".mov", ".mp4", ".mkv", ".avi", ".m4v", ".webm", ".mxf", ".mpg", ".mpeg", ".ogv")
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".dpx")
 
 Point = tuple[int, float, float]  # the source's frame number, x and y as fractions of the frame, y up
 
@@ -64,6 +68,23 @@ def run_name(clip: str, footage: str) -> str:
     """A folder name for the run of a clip: safe on every system, another one for other footage of the same name."""
     safe = re.sub(r"[^\w.-]+", "_", clip).strip("._") or "clip"
     return f"{safe[:60]}-{hashlib.sha256(footage.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+
+
+def footage_of(names: "list[str]") -> "list[str]":
+    """Of sorted file names: the movies, and the first file of each sequence of two pictures or more."""
+    found, sequences = [], dict[tuple[str, str], list[tuple[int, str]]]()
+    for name in names:
+        stem, extension = os.path.splitext(name)
+        number = re.search(r"(\d+)([^\d]*)$", stem)
+        if name.startswith("."):
+            continue
+        if extension.lower() in _MOVIES:
+            found.append(name)
+        elif extension.lower() in _PICTURES and number is not None:
+            key = stem[: number.start()], number[2] + extension
+            sequences.setdefault(key, []).append((int(number[1]), name))
+    found += [min(files)[1] for files in sequences.values() if len(files) > 1]
+    return sorted(found)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Real Blenders, each in a process of its own: bpy wheels named by ``OMNIMOTION_BPY``, and ``blender`` itself.
 
-``OMNIMOTION_BPY`` holds one Python that can import bpy, or several with the system's path separator between them; without
-it the Python that runs the tests is asked. ``OMNIMOTION_BLENDER`` names a Blender in place of the one on the PATH.
+``OMNIMOTION_BPY`` holds one Python that can import bpy, or several with the system's path separator between them;
+without it the Python that runs the tests is asked. ``OMNIMOTION_BLENDER`` names a Blender in place of the PATH's.
 """
 
 import importlib.util
@@ -18,9 +18,12 @@ import pytest
 
 from omnimotion_core import cli
 from omnimotion_core.addon import build_addon
+from omnimotion_core.export.markers import write_markers
+from omnimotion_core.trajectories.tracks import Tracks
 
 INSIDE = Path(__file__).with_name("inside_blender.py")
 Ask = Callable[..., Any]
+MakeRun = Callable[..., Path]
 
 
 def pythons_with_bpy() -> list[str]:
@@ -57,6 +60,24 @@ def tiny_run(tiny_clip: Path, tiny_settings: Path, tmp_path_factory: pytest.Temp
     out = tmp_path_factory.mktemp("läufe mit raum") / "run"
     assert cli.main(["track", str(tiny_clip), "--out", str(out), "--config", str(tiny_settings)]) == cli.DONE
     return out
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A function from tracks to a finished run folder that holds nothing but what the add-on reads."""
+
+    def make(tracks: Tracks, *, first_frame: int = 1001, name: str = "shot") -> Path:
+        run = tmp_path / f"{name} run"
+        run.mkdir()
+        clip = {"name": name, "path": "/plates/shot.1001.png", "sha256": "0", "size": list(tracks.size),
+                "frames": tracks.num_frames, "first_frame": first_frame, "clip_first_frame": first_frame}  # fmt: skip
+        manifest = {"version": 1, "clip": clip, "stages": {"fit": {"state": "done"}, "tracks": {"state": "done"}}}
+        (run / "run.json").write_text(json.dumps(manifest))
+        tracks.save(run / "tracks.npz")
+        write_markers(tracks, run / "markers.json", clip_offset=0, max_markers=500)
+        return run
+
+    return make
 
 
 def environment_for(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, ClassVar
 
 import bpy
 
@@ -81,7 +81,8 @@ def lives_twice() -> Any:
     for _ in range(2):
         names = [name for name in operators if not hasattr(bpy.types, f"OMNIMOTION_OT_{name}")]
         bpy.ops.preferences.addon_disable(module=MODULE)
-        rest = [name for name in dir(bpy.types) if name.startswith(("OMNIMOTION_", "TRACKEVERYTHING_", "TrackEverything"))]
+        ours = ("OMNIMOTION_", "TRACKEVERYTHING_", "TrackEverything")
+        rest = [name for name in dir(bpy.types) if name.startswith(ours)]
         rest += [name for name in ("track_everything", "track_everything_overlay")
                  if hasattr(bpy.types.Scene, name) or hasattr(bpy.types.WindowManager, name)]  # fmt: skip
         left.append([names, rest])
@@ -116,7 +117,7 @@ def imports(clip: str, run: str, frame_offset: int = 0, frame_start: int = 1) ->
 
 
 def writes_many(clip: str, tracks: int, frames: int) -> Any:
-    """Seconds to write that many tracks."""
+    """Seconds of processor time to write that many tracks."""
     content = {"tracks": [
         {"name": f"te{row:05d}", "weight": 0.5, "color": [1, 0, 0], "keyed_frame": 1,
          "frames": list(range(1, frames + 2)), "co": [(row % 100) / 100, 0.5] * (frames + 1),
@@ -126,9 +127,9 @@ def writes_many(clip: str, tracks: int, frames: int) -> Any:
     shown = open_clip(clip)
     steps = part("steps")
     facts = steps.RunFacts(part("steps").Path("/nowhere"), tuple(shown.size), 1001, 1001, frames, True, "shot", {})
-    began = time.perf_counter()
+    began = time.process_time()
     count = part("markers").import_markers(shown, facts, content)
-    return {"seconds": time.perf_counter() - began, "count": count}
+    return {"seconds": time.process_time() - began, "count": count}
 
 
 def refuses(clip: str, run: str, other: str) -> Any:
@@ -161,7 +162,6 @@ def solves(clip: str, run: str) -> Any:
     shown = open_clip(clip)
     bpy.ops.omnimotion.import_run(directory=run)
     shown.tracking.camera.focal_length_pixels = GIVEN["focal_px"]
-    shown.tracking.camera.principal = [shown.size[0] / 2, shown.size[1] / 2]
     counts = []
     for _ in range(2):
         bpy.ops.omnimotion.best_for_solve(count=40)
@@ -231,6 +231,12 @@ def shows_a_composite(clip: str, run: str, setup: str, frames: list[int]) -> Any
     return {"done": done, "files": files, "nodes": sorted(ours), "size": [render.resolution_x, render.resolution_y]}
 
 
+def has_no_passes(clip: str, run: str) -> Any:
+    shown = open_clip(clip)
+    part("markers").remember_run(shown, part("steps").Path(run))
+    return failure(bpy.ops.omnimotion.setup_compositor)
+
+
 def seeds_and_regions(clip: str, output: str, config: dict[str, Any]) -> Any:
     """Features and selected tracks as seeds, a mask as region."""
     preferences().python = GIVEN["core"]
@@ -294,8 +300,8 @@ def batch(folder: str, config: dict[str, Any]) -> Any:
         setattr(scene, name, value)
     said = failure(bpy.ops.omnimotion.batch, source="FOLDER", directory=folder)
     result = bpy.context.window_manager.track_everything.result
-    return {"said": said, "result": result,
-            "tracks": {clip.name: [one.name for one in clip.tracking.objects] for clip in bpy.data.movieclips}}  # fmt: skip
+    objects = {clip.name: [one.name for one in clip.tracking.objects] for clip in bpy.data.movieclips}
+    return {"said": said, "result": result, "tracks": objects}
 
 
 def commands(clip: str, core: str) -> Any:
@@ -350,7 +356,7 @@ class Layout:
     """Records what is drawn; an icon, property, operator or function that this Blender lacks raises."""
 
     functions = bpy.types.UILayout.bl_rna.functions
-    icons = {item.identifier for item in functions["label"].parameters["icon"].enum_items}
+    icons: ClassVar = {item.identifier for item in functions["label"].parameters["icon"].enum_items}
 
     def __init__(self, said: "list[str] | None" = None) -> None:
         self.said: list[str] = [] if said is None else said
@@ -414,7 +420,7 @@ MODULE = ""
 if __name__ == "__main__":
     try:
         main()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, this process ends here
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -22,7 +22,7 @@ def speaker(*acts: str) -> list[str]:
     return [sys.executable, "-I", str(SPEAKER), *acts]
 
 
-def hear(process: CoreProcess, until: type[events.Event] | None = None, wait_s: float = 20.0) -> list[events.Event]:  # type: ignore[valid-type]
+def hear(process: CoreProcess, until: type | None = None, wait_s: float = 20.0) -> list[events.Event]:
     """What it says until its last event, or until one of a kind."""
     heard: list[events.Event] = []
     end = time.monotonic() + wait_s
@@ -54,9 +54,9 @@ def _seen_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_process, "GRACE_S", 0.3)
-    yield
+    monkeypatch.setattr(core_process, "KILL_S", 0.3)
 
 
 def gone(pid: int) -> bool:
@@ -87,8 +87,8 @@ def test_a_core_that_is_asked_to_stop_answers() -> None:
 
 
 @posix
-def test_a_core_that_does_not_answer_is_killed_after_the_grace_time(grace: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_process, "KILL_S", 0.3)
+@pytest.mark.usefixtures("_impatient")
+def test_a_core_that_does_not_answer_is_killed_after_the_grace_time() -> None:
     process = CoreProcess(speaker("started", "deaf"))
     hear(process, events.Stage)
     process.cancel()
@@ -96,13 +96,14 @@ def test_a_core_that_does_not_answer_is_killed_after_the_grace_time(grace: None,
 
 
 @posix
-def test_stop_leaves_no_process(grace: None) -> None:
+@pytest.mark.usefixtures("_impatient")
+def test_stop_leaves_no_process() -> None:
     for act in ("obey", "deaf"):
         process = CoreProcess(speaker("started", "stage=x", act))
         hear(process, events.Stage)
         process.stop(0.2)
         assert gone(process.pid)
-    
+
 
 @posix
 def test_a_killed_core_is_one_clear_line() -> None:

@@ -65,7 +65,7 @@ def test_a_clip_that_begins_elsewhere_has_its_markers_moved(ask: Ask, tiny_clip:
 def test_many_tracks_are_written_in_no_time(ask: Ask, tiny_clip: Path) -> None:
     got = ask("writes_many", clip=tiny_clip / "shot.1001.png", tracks=10_000, frames=100)
     assert got["count"] == 10_000
-    assert got["seconds"] < 6.0  # 1 s on an idle core; tests share theirs
+    assert got["seconds"] < 3.0  # of processor time; 1.5 on the machine that it was measured on
 
 
 def test_what_is_wrong_is_one_line(ask: Ask, tiny_clip: Path, tiny_run: Path, tmp_path: Path) -> None:
