@@ -251,12 +251,23 @@ def _frame_file(footage: Footage, number: int) -> str:
 
 
 def _connect(tree: Any, output: Any, socket: Any) -> bool:
-    """Show a socket at the output, unless something of the user's own is shown there."""
-    target = output.inputs[0]
-    taken = [link.from_node for link in tree.links if link.to_socket == target]
-    if any(not node.get(_TAG) and node.bl_idname != "CompositorNodeRLayers" for node in taken):
-        return False
-    tree.links.new(socket, target)
+    """Show a socket at the output, unless something of the user's own is shown there; viewers likewise."""
+    viewers = [node for node in tree.nodes if node.bl_idname == "CompositorNodeViewer"]
+    free = {node: _is_free(tree, node.inputs[0]) for node in (output, *viewers)}
+    for node, may in free.items():
+        if may:
+            tree.links.new(socket, node.inputs[0])
+    return free[output]
+
+
+def _is_free(tree: Any, target: Any) -> bool:
+    """Whether a socket shows nothing, our nodes, or the scene's render as every new scene does."""
+    for link in tree.links:
+        if link.to_socket == target:
+            source = link.from_node
+            if source.bl_idname == "NodeReroute":  # 4.5 puts one into every new tree
+                return _is_free(tree, source.inputs[0])
+            return bool(source.get(_TAG)) or source.bl_idname == "CompositorNodeRLayers"
     return True
 
 

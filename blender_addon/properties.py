@@ -104,8 +104,8 @@ class OverlaySettings:
         update=lambda self, context: _redraw(),
     )  # fmt: skip
     least_confidence: FloatProperty(
-        name="Confidence", description="Points below this are left out", default=0.0, min=0.0, max=1.0, subtype="FACTOR",
-        update=lambda self, context: _redraw(),
+        name="Confidence", description="Points below this are left out", default=0.0, min=0.0, max=1.0,
+        subtype="FACTOR", update=lambda self, context: _redraw(),
     )  # fmt: skip
     opacity: FloatProperty(
         name="Opacity", default=0.8, min=0.0, max=1.0, subtype="FACTOR", update=lambda self, context: _redraw(),

@@ -1,7 +1,7 @@
 """Run inside Blender's own window: the panel used as an artist uses it, and what may happen meanwhile.
 
-Arguments after ``--``: the act to play and a JSON object with its values. Each act is a generator; what it yields is the
-time in seconds that Blender goes on by itself. The answer is one JSON line.
+Arguments after ``--``: the act to play and a JSON object with its values. Each act is a generator; what it yields is
+the time in seconds that Blender goes on by itself. The answer is one JSON line.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 import bpy
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import inside_blender as inside
+import inside_blender as inside  # type: ignore[import-not-found]
 
 Act = Iterator[float]
 ANSWER: dict[str, Any] = {}
@@ -142,8 +142,9 @@ def works(clip: str, run: str) -> Act:
     yield from until(done)
     yield 0.5
     shoot("tracks")
-    ANSWER.update(fractions=len(set(fractions)), rising=fractions[:-1] == sorted(fractions[:-1]), result=status().result,
-                  tracks=len(shown.tracking.objects["Track Everything"].tracks), slowest=max(slowest))  # fmt: skip
+    ANSWER.update(fractions=len(set(fractions)), rising=fractions[:-1] == sorted(fractions[:-1]))
+    ANSWER.update(result=status().result, tracks=len(shown.tracking.objects["Track Everything"].tracks))
+    ANSWER["slowest"] = max(slowest)
     overlay = bpy.context.window_manager.track_everything_overlay
     bpy.context.scene.frame_set(8)
     overlay.show = True

@@ -209,10 +209,12 @@ def shows_a_composite(clip: str, run: str, setup: str, frames: list[int]) -> Any
     scene = bpy.context.scene
     for _ in range(2):  # the second time in place of the first
         done = list(bpy.ops.omnimotion.setup_compositor(setup=setup))
-    tree, _ = part("compositing").compositor(scene)
+    tree, output = part("compositing").compositor(scene)
+    [shown_by] = [link.from_node for link in tree.links if link.to_socket == output.inputs[0]]
     render = scene.render
     render.engine = "CYCLES"
     scene.cycles.samples = 1
+    scene.cycles.use_denoising = False  # some builds cannot
     if hasattr(render, "compositor_device"):
         render.compositor_device = "CPU"
     if bpy.app.version >= (5, 0, 0):
@@ -228,7 +230,22 @@ def shows_a_composite(clip: str, run: str, setup: str, frames: list[int]) -> Any
         bpy.ops.render.render(write_still=True)
         files.append(render.filepath)
     ours = [node.bl_idname for node in tree.nodes if node.get("track_everything")]
-    return {"done": done, "files": files, "nodes": sorted(ours), "size": [render.resolution_x, render.resolution_y]}
+    return {"done": done, "files": files, "nodes": sorted(ours), "shown": bool(shown_by.get("track_everything")),
+            "size": [render.resolution_x, render.resolution_y]}  # fmt: skip
+
+
+def keeps_the_users_output(clip: str, run: str) -> Any:
+    """What the output shows before and after, where it shows something of the user's own."""
+    shown = open_clip(clip)
+    part("markers").remember_run(shown, part("steps").Path(run))
+    tree, output = part("compositing").compositor(bpy.context.scene)
+    mine = tree.nodes.new("CompositorNodeBlur")
+    tree.links.new(mine.outputs[0], output.inputs[0])
+    found = []
+    for _ in range(2):
+        found.append(next(link.from_node.bl_idname for link in tree.links if link.to_socket == output.inputs[0]))
+        bpy.ops.omnimotion.setup_compositor()
+    return found
 
 
 def has_no_passes(clip: str, run: str) -> Any:
@@ -295,6 +312,7 @@ def overlay(clip: str, run: str, frame: int) -> Any:
 def batch(folder: str, config: dict[str, Any]) -> Any:
     """A folder of clips, one of which cannot be tracked."""
     preferences().python = GIVEN["core"]
+    be_quick(GIVEN["settings"])
     scene = bpy.context.scene.track_everything
     for name, value in config.items():
         setattr(scene, name, value)
@@ -304,13 +322,13 @@ def batch(folder: str, config: dict[str, Any]) -> Any:
     return {"said": said, "result": result, "tracks": objects}
 
 
-def commands(clip: str, core: str) -> Any:
+def commands(core: str, clip: str) -> Any:
     """The command of ``blender --command``, called as Blender calls it."""
     module = part("command")
     return {
         "bad option": module.run(["--nonsense"]), "no clip": module.run(["--clip", "none", "--python", core]),
         "no footage": module.run(["--footage", clip + ".none", "--python", core]),
-        "known": module._handle is not None,
+        "known": module._handle is not None, "new": bpy.app.version >= (4, 2, 0),
     }  # fmt: skip
 
 
@@ -393,6 +411,8 @@ class Layout:
 
 class Properties:
     """An operator's properties; one that it lacks raises."""
+
+    kind: Any
 
     def __init__(self, kind: Any) -> None:
         object.__setattr__(self, "kind", kind)

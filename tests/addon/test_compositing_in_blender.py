@@ -71,10 +71,12 @@ def test_the_blur_points_and_stretches_as_the_motion_does(ask: Ask, make_run: Ma
     got = ask("shows_a_composite", clip=clip, run=run, setup="VECTOR_BLUR", frames=[12, 13, 14, 15], timeout_s=240)
     assert got["size"] == list(SIZE)
     assert got["nodes"] == ["CompositorNodeImage", "CompositorNodeMovieClip", "CompositorNodeVecBlur"]
+    assert got["shown"]
     at_rest = (4**2 - 1) / 12  # variance of four pixels side by side
     for path, step in zip(got["files"], STEPS[1:5], strict=True):  # the clip begins at scene frame 11
         centre, covariance = moments(path)
-        np.testing.assert_allclose(centre, [63.5, 47.5], atol=1.0)
+        # Blender's samples are few for a small square; to one side alone it would be half the motion
+        assert np.hypot(*(centre - [63.5, 47.5])) < 0.25 * np.hypot(*step), (step, centre)
         values, axes = np.linalg.eigh(covariance)
         direction = np.array(step) / np.hypot(*step)
         assert abs(axes[:, 1] @ direction) > 0.98, (step, axes)
@@ -111,6 +113,13 @@ def test_a_picture_follows_the_clip_by_its_stmap(ask: Ask, make_run: MakeRun, tm
         assert green[48, 64 + moved] > 0.9
         assert moved == 0 or green[48, 64] < 0.1  # the picture lies over the clip
     assert read_exr(Path(got["files"][1])).channels["G"][48, 5] < 0.1
+
+
+def test_an_output_in_use_is_left_alone(ask: Ask, make_run: MakeRun, tmp_path: Path) -> None:
+    clip = dots(tmp_path / "plates")
+    run = make_run(no_tracks(SIZE, 6))
+    write_vectors(run, clip)
+    assert ask("keeps_the_users_output", clip=clip, run=run) == ["CompositorNodeBlur", "CompositorNodeBlur"]
 
 
 def test_missing_passes_are_told(ask: Ask, make_run: MakeRun, tmp_path: Path) -> None:

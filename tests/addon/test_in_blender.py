@@ -1,17 +1,21 @@
 """The installed add-on in real Blenders, headless."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from omnimotion_core.export.markers import read_markers
 from omnimotion_core.trajectories.tracks import Tracks
 
-from .conftest import Ask
+from .conftest import INSIDE, Ask, command_for, environment_for
 
 pytestmark = [pytest.mark.blender, pytest.mark.slow]
 
@@ -163,3 +167,51 @@ def test_masks_features_and_selected_tracks_are_what_is_tracked(
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["clip"]["has_mask"]
     assert (manifest["clip"]["first_frame"], manifest["clip"]["frames"]) == (1002, 8)
+
+
+def test_a_folder_is_tracked_one_clip_after_another(
+    ask: Ask, tiny_clip: Path, tiny_settings: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for path in sorted(tiny_clip.iterdir()):
+        (folder / path.name).write_bytes(path.read_bytes())
+    for number in range(1, 4):
+        cv2.imwrite(str(folder / f"black_{number}.png"), np.zeros((72, 96, 3), np.uint8))
+    got = ask("batch", folder=folder, config={"max_tracks": 20, "device": "cpu"}, settings=tiny_settings,
+              timeout_s=200)  # fmt: skip
+    assert got["tracks"]["shot.1001.png"] == ["Camera", "Track Everything"]
+    assert got["tracks"]["black_1.png"] == ["Camera"]
+    assert got["result"].startswith("1 of 2 clips done; black_1.png: ")
+    assert len(got["result"].splitlines()) == 1
+    assert got["result"] in got["said"]
+
+
+def test_the_command_line_tells_what_is_wrong(ask: Ask, tiny_clip: Path) -> None:
+    got = ask("commands", clip=tiny_clip / "shot.1001.png")
+    assert (got["bad option"], got["no clip"], got["no footage"]) == (2, 2, 2)
+    assert got["known"] == got["new"]
+
+
+def test_a_killed_blender_takes_its_core_along(
+    blender: str | None, addon_zip: Path, tiny_clip: Path, tiny_settings: Path, tmp_path: Path
+) -> None:
+    if blender is None:
+        pytest.skip("no Blender")
+    given = {"zip": str(addon_zip), "core": sys.executable, "folder": str(tmp_path), "settings": str(tiny_settings),
+             "clip": str(tiny_clip / "shot.1001.png"), "output": str(tmp_path / "run"),
+             "config": {"device": "cpu"}}  # fmt: skip
+    command = command_for(blender, INSIDE, "tracks_headless", json.dumps(given))
+    with subprocess.Popen(command, env=environment_for(tmp_path / "user"), stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        while "Matching frames" not in (line := parent.stdout.readline()):
+            assert line, "Blender ended"
+        cores = [child for child in psutil.Process(parent.pid).children(recursive=True)
+                 if "omnimotion_core" in child.cmdline()]  # fmt: skip
+        assert cores
+        parent.kill()
+    for _ in range(100):
+        if not any(core.is_running() and core.status() != psutil.STATUS_ZOMBIE for core in cores):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the core outlived Blender")

@@ -1,4 +1,4 @@
-"""Blender's own window under a virtual display, with mouse and keyboard: what an artist sees, and all that may go wrong.
+"""Blender's own window under a virtual display, with mouse and keyboard: what an artist sees, and what may go wrong.
 
 Screenshots are left in ``OMNIMOTION_SCREENSHOTS`` where that names a folder.
 """
@@ -113,8 +113,9 @@ def test_the_editor_stays_quick_with_the_tracks_of_a_run(play: Play, make_run: M
     start, speed = rng.uniform(50, 450, (500, 1, 2)), rng.uniform(-2, 2, (500, 1, 2))
     positions = (start + speed * np.arange(30)[None, :, None]).astype(np.float32)
     ones = np.ones((500, 30), np.float32)
-    tracks = Tracks(queries=np.column_stack([np.zeros(500), positions[:, 0]]).astype(np.float32), positions=positions,
-                    visible=ones > 0, confidence=ones, depth=ones, size=(960, 540), first_frame=1001, fps=24.0)  # fmt: skip
+    queries = np.column_stack([np.zeros(500), positions[:, 0]]).astype(np.float32)
+    tracks = Tracks(queries=queries, positions=positions, visible=ones > 0, confidence=ones, depth=ones,
+                    size=(960, 540), first_frame=1001, fps=24.0)  # fmt: skip
     answer = play("redraws", plates / "shot.1001.png", make_run(tracks))
     assert answer["tracks"] == 500
     assert answer["full"] < 2 * answer["empty"], answer
