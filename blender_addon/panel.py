@@ -105,8 +105,8 @@ class TracksPanel(_Panel, bpy.types.Panel):
         row.operator("omnimotion.by_confidence", text="Show All").action = "SHOW"
         column = layout.column(align=True)
         column.prop(settings, "best_count")
-        column.operator("omnimotion.best_for_solve", icon="CAMERA_DATA")
-        column.operator("clip.solve_camera", icon="OUTLINER_OB_CAMERA")
+        column.operator("omnimotion.best_for_solve", icon="TRACKING").solve = False
+        column.operator("omnimotion.best_for_solve", text="Solve Camera", icon="OUTLINER_OB_CAMERA").solve = True
         layout.operator("omnimotion.stabilize", icon="VIEW_PAN")
 
 

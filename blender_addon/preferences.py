@@ -91,12 +91,12 @@ def core_python(context: "bpy.types.Context") -> str:
 def core_state(context: "bpy.types.Context") -> CoreState:
     """What is known of the core now; does not wait, asks nothing."""
     python = core_python(context)
-    if checker.running:
-        return CoreState(CHECKING, "Checking the core", python)
-    known = checker.known(python)
     if not Path(python).exists():
         given = preferences(context).python
         return CoreState(MISSING, f"There is no Python at {given}" if given else "The core is not installed", python)
+    if checker.running:
+        return CoreState(CHECKING, "Checking the core", python)
+    known = checker.known(python)
     if known is not None:
         return known
     return CoreState(CHECKING, "The core was not checked yet", python)

@@ -11,6 +11,9 @@ from .footage import clip_editor, shown_clip
 from .markers import OBJECT, view_tracks
 
 _CAMERA = "Camera"
+_ROUNDS = 4  # of solving and dropping tracks
+_FINE_PX = 0.5  # tracks with less of an error are never dropped
+_LEAST = 12  # tracks are kept for the solver, which wants 8
 _STEADY = 6  # tracks are enough for stabilization; more of them only average
 
 
@@ -34,6 +37,10 @@ class BestForSolve(_OnTracks, bpy.types.Operator):
 
     clip: StringProperty(name="Clip", options={"HIDDEN"})
     count: IntProperty(name="Tracks", description="0: as the panel says", default=0, min=0, max=500)
+    solve: BoolProperty(
+        name="Solve", description="Solve the camera too, and drop the tracks that do not move with the scene",
+        default=False,
+    )  # fmt: skip
 
     def execute(self, context: "bpy.types.Context") -> set[str]:
         """Copy them."""
@@ -52,7 +59,15 @@ class BestForSolve(_OnTracks, bpy.types.Operator):
             return {"FINISHED"}
         camera.keyframe_a, camera.keyframe_b = keyframes
         clip.tracking.settings.use_keyframe_selection = False
-        self.report({"INFO"}, f"{len(names)} tracks are in Camera, keyframes {keyframes[0]} and {keyframes[1]}")
+        words = f"{len(names)} tracks are in Camera, keyframes {keyframes[0]} and {keyframes[1]}"
+        if self.solve:
+            try:
+                left = solve_and_clean(context, clip)
+            except LookupError as error:
+                self.report({"ERROR"}, str(error.args[0]))
+                return {"CANCELLED"}
+            words = f"Solved with {left} tracks to {clip.tracking.reconstruction.average_error:.2f} px"
+        self.report({"INFO"}, words)
         return {"FINISHED"}
 
 
@@ -154,14 +169,46 @@ def copy_best(clip: "bpy.types.MovieClip", count: int) -> "set[str]":
     camera = objects.get(_CAMERA) or next(one for one in objects if one.is_camera)
     objects.active = camera
     ours = {view.name for view in views}
-    if any(track.name in ours for track in camera.tracks):
-        for track in camera.tracks:
-            track.select = track.name in ours
-        with clip_editor(bpy.context, clip):
-            bpy.ops.clip.delete_track()
+    _delete(clip, camera, ours)
     for index in chosen:
         _copy(source[views[index].name], camera.tracks)
     return {views[index].name for index in chosen}
+
+
+def solve_and_clean(context: "bpy.types.Context", clip: "bpy.types.MovieClip") -> int:
+    """Solve the camera, drop the tracks that fit it worst, and again, as it is done by hand: things that move, slips.
+
+    Returns:
+        How many tracks are left.
+    Raises:
+        LookupError: there is no solution.
+    """
+    camera = next(one for one in clip.tracking.objects if one.is_camera)
+    for again in range(_ROUNDS, -1, -1):
+        with clip_editor(context, clip):
+            try:
+                bpy.ops.clip.solve_camera()
+            except RuntimeError as error:
+                reason = " ".join(str(error).split()).removeprefix("Error: ")
+                raise LookupError(f"no camera was found ({reason}); choose other keyframes or more tracks") from error
+        errors = sorted((track.average_error, track.name) for track in camera.tracks if track.has_bundle)
+        bound = max(_FINE_PX, 2 * errors[len(errors) // 2][0]) if errors else 0.0
+        worst = {name for error, name in errors if error > bound}
+        if not again or not worst or len(camera.tracks) - len(worst) < _LEAST:
+            break
+        _delete(clip, camera, worst)
+    return len(camera.tracks)
+
+
+def _delete(clip: "bpy.types.MovieClip", camera: "bpy.types.MovieTrackingObject", names: "set[str]") -> None:
+    """Delete tracks of the Camera object by name, by the operator: there is no other way."""
+    if not any(track.name in names for track in camera.tracks):
+        return
+    clip.tracking.objects.active = camera
+    for track in camera.tracks:
+        track.select = track.name in names
+    with clip_editor(bpy.context, clip):
+        bpy.ops.clip.delete_track()
 
 
 def _copy(track: "bpy.types.MovieTrackingTrack", tracks: "bpy.types.MovieTrackingObjectTracks") -> None:

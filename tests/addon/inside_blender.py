@@ -153,7 +153,7 @@ def refuses(clip: str, run: str, other: str) -> Any:
     answers["another size"] = failure(ops.import_run, directory=run, clip=smaller.name)
     shown.filepath = shown.filepath + ".gone"
     answers["gone"] = failure(ops.track_everything, clip=shown.name)
-    answers["orphans"] = os.listdir(GIVEN["folder"])
+    answers["orphans"] = ", ".join(os.listdir(GIVEN["folder"]))
     return answers
 
 
@@ -170,8 +170,11 @@ def solves(clip: str, run: str) -> Any:
     with part("footage").clip_editor(bpy.context, shown):
         bpy.ops.clip.solve_camera()
     solved = shown.tracking.reconstruction
+    error = solved.average_error
+    bpy.ops.omnimotion.best_for_solve(count=40, solve=True)
+    cleaned, left = solved.average_error, [track.name for track in camera.tracks]
     bpy.ops.omnimotion.stabilize()
-    return {"counts": counts, "error": solved.average_error, "valid": solved.is_valid,
+    return {"counts": counts, "error": error, "valid": solved.is_valid, "cleaned": cleaned, "left": left,
             "keyframes": [camera.keyframe_a, camera.keyframe_b],
             "stabilized": len(shown.tracking.stabilization.tracks)}  # fmt: skip
 
@@ -309,17 +312,17 @@ def overlay(clip: str, run: str, frame: int) -> Any:
     return answers
 
 
-def batch(folder: str, config: dict[str, Any]) -> Any:
+def batch(shots: str, config: dict[str, Any]) -> Any:
     """A folder of clips, one of which cannot be tracked."""
     preferences().python = GIVEN["core"]
     be_quick(GIVEN["settings"])
     scene = bpy.context.scene.track_everything
     for name, value in config.items():
         setattr(scene, name, value)
-    said = failure(bpy.ops.omnimotion.batch, source="FOLDER", directory=folder)
+    bpy.ops.omnimotion.batch(source="FOLDER", directory=shots)
     result = bpy.context.window_manager.track_everything.result
     objects = {clip.name: [one.name for one in clip.tracking.objects] for clip in bpy.data.movieclips}
-    return {"said": said, "result": result, "tracks": objects}
+    return {"result": result, "tracks": objects}
 
 
 def commands(core: str, clip: str) -> Any:

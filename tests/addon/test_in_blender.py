@@ -178,13 +178,12 @@ def test_a_folder_is_tracked_one_clip_after_another(
         (folder / path.name).write_bytes(path.read_bytes())
     for number in range(1, 4):
         cv2.imwrite(str(folder / f"black_{number}.png"), np.zeros((72, 96, 3), np.uint8))
-    got = ask("batch", folder=folder, config={"max_tracks": 20, "device": "cpu"}, settings=tiny_settings,
+    got = ask("batch", shots=folder, config={"max_tracks": 20, "device": "cpu"}, settings=tiny_settings,
               timeout_s=200)  # fmt: skip
     assert got["tracks"]["shot.1001.png"] == ["Camera", "Track Everything"]
     assert got["tracks"]["black_1.png"] == ["Camera"]
     assert got["result"].startswith("1 of 2 clips done; black_1.png: ")
     assert len(got["result"].splitlines()) == 1
-    assert got["result"] in got["said"]
 
 
 def test_the_command_line_tells_what_is_wrong(ask: Ask, tiny_clip: Path) -> None:
