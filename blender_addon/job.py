@@ -155,7 +155,7 @@ class Job:
             self.log.append(event.message)
 
     def _advance(self, index: int, count: int, share: float) -> None:
-        whole = (self._index + (index + share) / max(count, 1)) / len(self.steps)
+        whole = (self._index + (index + share) / max(count, 1)) / max(len(self.steps), 1)
         self.status.fraction = max(self.status.fraction, min(whole, 1.0))
 
     def _end(self, event: events.Event) -> events.Event:

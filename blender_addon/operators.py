@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 from bpy.props import StringProperty
 
-from . import installation, region, running, seeds
+from . import asking, installation, region, running, seeds
 from .choosing import Candidate, choose
 from .footage import ClipReference, chosen_frames, examine, shown_clip, source_range
 from .job import Job
@@ -146,6 +146,7 @@ def track_task(context: "bpy.types.Context", clip: "bpy.types.MovieClip", settin
 
     def start() -> Job:
         python = require_core(bpy.context)
+        asking.close()  # it has the field's file open, which is to be replaced
         clip = reference.find()
         scene = bpy.data.scenes.get(scene_name) or bpy.context.scene
         footage = examine(clip)

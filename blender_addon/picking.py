@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A point picked in the editor becomes a track: the fitted run answers, nothing is tracked again."""
 
-import tempfile
-from pathlib import Path
-
 import bpy
 from bpy.props import FloatProperty, IntProperty, StringProperty
 
-from . import running
+from . import asking, running
 from .footage import ClipReference, examine, shown_clip
 from .job import Job
 from .markers import add_track, read_file, require_run, require_same_footage
 from .operators import allowed
 from .preferences import require_core
 from .running import ModalJob, Task
-from .steps import query_step, read_run
+from .steps import read_run
 
 NO_FRAME = -(2**31)
 
@@ -120,14 +117,14 @@ def point_task(
             raise LookupError(f"frame {scene_frame} was not tracked; go to one from {first} to {last}")
         if not (0 <= place[0] <= 1 and 0 <= place[1] <= 1):
             raise LookupError("the point is beside the picture; click on the picture")
-        python = require_core(bpy.context)
-        scratch = Path(tempfile.mkdtemp(prefix="track_everything_"))
-        step = query_step(python, run, [(number, *place)], scratch / "markers.json", scratch, device)
-        return Job(reference.name, [step], scratch)
+        question = asking.ask(require_core(bpy.context), run, device, reference.name, [(number, *place)])
+        if not bpy.app.timers.is_registered(asking.close_if_idle):
+            bpy.app.timers.register(asking.close_if_idle, first_interval=asking.IDLE_S, persistent=True)
+        return question
 
     def done(job: Job) -> str:
-        assert job.scratch is not None
-        entries = read_file(job.scratch / "markers.json")["tracks"]
+        assert isinstance(job, asking.Question)
+        entries = read_file(job.answer)["tracks"]
         if not entries:
             raise LookupError("the point is seen in fewer than two frames; pick another one")
         name = add_track(reference.find(), read_run(run), entries[0], "Point")
@@ -161,4 +158,7 @@ def register() -> None:
 
 def unregister() -> None:
     """Take it back."""
+    asking.close()
+    if bpy.app.timers.is_registered(asking.close_if_idle):
+        bpy.app.timers.unregister(asking.close_if_idle)
     bpy.utils.unregister_class(TrackPoint)

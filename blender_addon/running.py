@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import bpy
 from bpy.app.handlers import persistent
 
-from . import events
+from . import asking, events
 from .job import Job, duration
 
 TICK_S = 0.1
@@ -284,6 +284,7 @@ def _over_clip(context: "bpy.types.Context", event: "bpy.types.Event") -> bool:
 @persistent  # type: ignore[untyped-decorator, unused-ignore]
 def _before_load(*_: object) -> None:
     end()
+    asking.close()
 
 
 def register() -> None:
@@ -302,3 +303,4 @@ def unregister() -> None:
 def _at_exit() -> None:
     if _runner is not None and _runner.job is not None:
         _runner.job.stop()
+    asking.close()

@@ -202,11 +202,13 @@ def build_parser() -> argparse.ArgumentParser:
     query = add("query", "where given points are in every frame", resumable=False)
     _add_run(query)
     query.add_argument("--points", metavar="FILE", type=Path, required=True,
-                       help="npz with queries (N,3), or csv t,x,y: frame counted from 0, pixels of the plate, y down")
+                       help="npz with queries (N,3), or csv t,x,y: frame counted from 0, pixels of the plate, y down; "
+                            "or a folder, into which csv files come until the command is stopped")
     query.add_argument("--blender", action="store_true",
                        help="the points are places in Blender (the source's frame number, x and y as fractions of the "
                             "frame, y up), and FILE gets the layout of markers.json")
-    query.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file to write: tracks (npz)")
+    query.add_argument("--out", metavar="FILE", type=Path, required=True,
+                       help="the file to write: tracks (npz); a folder where the points are one")
 
     export = add("export", "write a finished run for other programs")
     _add_run(export)

@@ -4,6 +4,7 @@ Every function is called as ``command(options, reporter)`` and is named like its
 """
 
 import json
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 from omnimotion_core import pipeline
 from omnimotion_core.api import make_config
 from omnimotion_core.config import Config
-from omnimotion_core.errors import ConfigError, RunError
+from omnimotion_core.errors import ConfigError, QueryError, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_text
 from omnimotion_core.points import read_points
 from omnimotion_core.results import Results
 from omnimotion_core.run import STAGES, RunFolder
+
+_LOOK_EVERY_S = 0.02  # into the folder that points come from
 
 
 def track(options: Namespace, reporter: Reporter) -> None:
@@ -59,17 +62,16 @@ def import_(options: Namespace, reporter: Reporter) -> None:
 
 
 def query(options: Namespace, reporter: Reporter) -> None:
-    """Answer where the points of a file go."""
+    """Answer where the points of a file go, or of each file that comes into a folder."""
     results = _results(options)
     results.run.require("fit")
+    if options.points.is_dir():
+        _answer_files(results, options, reporter)
+        return
     _require_file_place(options.out)
     points = read_points(options.points)
-    if options.blender:
-        _query_markers(results, points, options.out, reporter)
-        return
     reporter.stage("tracks")
-    results.query(points, reporter).save(options.out)
-    reporter.artifact("tracks", options.out)
+    _answer(results, points, options.out, options.blender, reporter)
 
 
 def addon(options: Namespace, reporter: Reporter) -> None:
@@ -158,13 +160,40 @@ def _stage(stage: str, options: Namespace, reporter: Reporter, chunk: pipeline.C
     )
 
 
-def _query_markers(results: Results, points: np.ndarray, out: Path, reporter: Reporter) -> None:
-    """Answer points in Blender's convention with all their markers."""
+def _answer_files(results: Results, options: Namespace, reporter: Reporter) -> None:
+    """Answer each file that comes into a folder by one of its name in another, until the job is cancelled.
+
+    An answered file is removed; what is wrong with one is a warning that begins with its name. A writer puts a file
+    there by renaming it, since it is read as soon as it is seen.
+    """
+    if options.out.exists() and not options.out.is_dir():
+        raise RunError(f"{options.out} is a file", "give --out a folder where --points is one")
+    suffix = ".json" if options.blender else ".npz"
+    reporter.stage("tracks")
+    results.prepare_to_answer()
+    reporter.note(f"ready: points come from {options.points}")
+    while True:
+        reporter.check()
+        for path in sorted(options.points.glob("[!.]*.csv")):
+            try:
+                points = read_points(path)
+                _answer(results, points, options.out / f"{path.stem}{suffix}", options.blender, reporter)
+            except QueryError as error:
+                reporter.warning(f"{path.name}: {error}")
+            path.unlink(missing_ok=True)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _answer(results: Results, points: np.ndarray, out: Path, for_blender: bool, reporter: Reporter) -> None:
+    """Answer points by a tracks file, or in Blender's convention by all their markers."""
+    if not for_blender:
+        results.query(points, reporter).save(out)
+        reporter.artifact("tracks", out)
+        return
     from omnimotion_core.export.markers import queries_of_markers, write_markers
 
     clip = results.clip
     queries = queries_of_markers(points, clip.size, clip.first_frame)
-    reporter.stage("tracks")
     write_markers(results.query(queries, reporter), out, clip_offset=clip.offset, max_markers=len(queries))
     reporter.artifact("markers", out)
 

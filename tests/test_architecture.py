@@ -52,7 +52,7 @@ ENTRANCES = {
 NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers")  # what plugin/ uses, on machines without torch
 BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "gpu_extras", "blf", "numpy"}
 WITHOUT_BPY = tuple(f"blender_addon.{name}" for name in (
-    "choosing", "core_process", "events", "installation", "installer", "job", "matte", "steps"
+    "asking", "choosing", "core_process", "events", "installation", "installer", "job", "matte", "steps"
 ))  # fmt: skip
 
 
