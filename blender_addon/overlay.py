@@ -17,7 +17,7 @@ except ImportError:  # some distributions' Blender comes without
     np = None  # type: ignore[assignment]
 
 _POINT_PX = 3.0
-_NEIGHBORS = {"MOTION": 24.0}  # a motion of so many thousandths of the width is drawn at full strength
+_FULL_MOTION = 0.024  # of the width a frame: motion that is drawn at full strength
 
 
 class Points:
@@ -62,7 +62,7 @@ class Points:
         step = self.places[:, min(t + 1, last)] - self.places[:, max(t - 1, 0)]
         step = step * np.array([1.0, self.aspect], np.float32) / max(min(t + 1, last) - max(t - 1, 0), 1)
         hue = (np.arctan2(step[:, 1], step[:, 0]) / (2 * np.pi)) % 1.0
-        strength = np.clip(np.hypot(step[:, 0], step[:, 1]) * 1000 / _NEIGHBORS["MOTION"], 0.15, 1.0)
+        strength = np.clip(np.hypot(step[:, 0], step[:, 1]) / _FULL_MOTION, 0.15, 1.0)
         wheel = np.array([colorsys.hsv_to_rgb(k / 256, 1.0, 1.0) for k in range(256)], np.float32)
         pure = wheel[(hue * 255).astype(int)]
         return pure * strength[:, None] + (1 - strength[:, None])
@@ -123,7 +123,7 @@ def draw() -> None:
     t = frame_index(footage, points.run, context.scene.frame_current)
     if not 0 <= t < points.places.shape[1]:
         return
-    _draw_batches(context.region.view2d, _batches(points, t, settings), settings.opacity)
+    _draw_batches(context.region.view2d, _batches(points, t, settings))
 
 
 def frame_index(footage: Footage, run: RunFacts, scene_frame: int) -> int:
@@ -134,17 +134,17 @@ def frame_index(footage: Footage, run: RunFacts, scene_frame: int) -> int:
 def _batches(points: Points, t: int, settings: Any) -> Any:
     from gpu_extras.batch import batch_for_shader
 
-    key = (_cache.key, t, settings.trail, settings.least_confidence, settings.color_by)
+    key = (_cache.key, t, settings.trail, settings.least_confidence, settings.color_by, settings.opacity)
     if key != _cache.frame_key:
         spots, spot_colors, lines, line_colors = points.geometry(
             t, settings.trail, settings.least_confidence, settings.color_by
         )
-        shader = _shader()
+        fade = np.array([1, 1, 1, settings.opacity], np.float32)
         _cache.batches = [
-            batch_for_shader(shader, kind, {"pos": _flat(places), "color": np.ascontiguousarray(colors, np.float32)})
+            (_shader(kind), batch_for_shader(_shader(kind), kind, {"pos": _flat(places), "color": colors * fade}))
             for kind, places, colors in (("LINES", lines, line_colors), ("POINTS", spots, spot_colors))
             if len(places)
-        ]  # fmt: skip
+        ]
         _cache.frame_key = key
     return _cache.batches
 
@@ -154,13 +154,15 @@ def _flat(places: Any) -> Any:
     return np.concatenate([places, np.zeros((len(places), 1), np.float32)], axis=1).astype(np.float32)
 
 
-def _shader() -> Any:
+def _shader(kind: str) -> Any:
     import gpu
 
-    return gpu.shader.from_builtin("SMOOTH_COLOR")
+    # since 4.5 there are backends on which only a shader for points knows their size
+    of_points = kind == "POINTS" and bpy.app.version >= (4, 5, 0)
+    return gpu.shader.from_builtin("POINT_FLAT_COLOR" if of_points else "SMOOTH_COLOR")
 
 
-def _draw_batches(view: Any, batches: Any, opacity: float) -> None:
+def _draw_batches(view: Any, batches: Any) -> None:
     import gpu
     from mathutils import Matrix
 
@@ -170,9 +172,8 @@ def _draw_batches(view: Any, batches: Any, opacity: float) -> None:
     gpu.state.point_size_set(_POINT_PX)
     with gpu.matrix.push_pop():
         gpu.matrix.multiply_matrix(Matrix.Translation((x0, y0, 0)) @ Matrix.Diagonal((x1 - x0, y1 - y0, 1, 1)))
-        shader = _shader()
-        shader.bind()
-        for batch in batches:
+        for shader, batch in batches:
+            shader.bind()
             batch.draw(shader)
     gpu.state.point_size_set(1.0)
     gpu.state.blend_set("NONE")

@@ -234,6 +234,33 @@ def stops(clip: str, run: str) -> Act:
     ANSWER["disabled"] = is_gone(ANSWER["disabled pid"])
 
 
+def overlays(clip: str, run: str) -> Act:
+    """The overlay alone, in each of its colors."""
+    shown = show_clip(clip)
+    yield 1.0
+    yield from press_tab()
+    with bpy.context.temp_override(window=window(), area=editor(), region=region("WINDOW")):
+        bpy.ops.clip.view_all(fit_view=True)
+    with bpy.context.temp_override(window=window(), area=editor(), region=region("UI")):
+        bpy.ops.omnimotion.import_run(directory=run)
+    shown.tracking.objects.active = shown.tracking.objects["Camera"]  # tracks of the other object are not drawn
+    bpy.context.scene.frame_set(8)
+    yield 0.5
+    shoot("without")
+    overlay = bpy.context.window_manager.track_everything_overlay
+    overlay.show = True
+    for color_by in ("MOTION", "CONFIDENCE", "DEPTH"):
+        overlay.color_by = color_by
+        yield 0.5
+        shoot(color_by.lower())
+    overlay.opacity = 0.1
+    yield 0.5
+    shoot("faint")
+    bpy.context.scene.frame_set(99)  # beyond the clip nothing is drawn, and nothing breaks
+    yield 0.3
+    ANSWER["problem"] = inside.part("overlay")._cache.problem
+
+
 def redraws(clip: str, run: str) -> Act:
     """Milliseconds of a redraw of the editor, empty and with 500 tracks as they are imported."""
     shown = show_clip(clip)

@@ -91,6 +91,19 @@ def test_the_button_is_pressed_and_tracks_appear(play: Play, tiny_clip: Path, ti
     assert np.mean(np.any(before[view] != after[view], axis=-1)) > 0.05  # the overlay is seen
 
 
+def test_the_overlay_is_drawn_in_each_of_its_colors(
+    play: Play, tiny_clip: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    assert play("overlays", tiny_clip / "shot.1001.png", tiny_run)["problem"] == ""
+    shots = [cv2.imread(str(tmp_path / f"{name}.png")) for name in ("without", "motion", "confidence", "depth", "faint")]
+    view = np.s_[200:700, 300:1000]
+    for i, one in enumerate(shots):
+        assert one is not None
+        for other in shots[:i]:
+            assert other is not None
+            assert np.mean(np.any(one[view] != other[view], axis=-1)) > 0.005
+
+
 def test_every_early_end_is_clean(play: Play, tiny_clip: Path, tiny_run: Path) -> None:
     answer = play("stops", tiny_clip / "shot.1001.png", tiny_run)
     assert answer["escaped"] == answer["cancelled"] == "Stopped; start it again and it goes on from there"
