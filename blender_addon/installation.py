@@ -111,7 +111,7 @@ def _fits(python: str) -> bool:
     return False
 
 
-def install_command(base: str, source: str, build: str, index: str = "") -> list[str]:
+def install_command(base: str, source: str, build: str, index: str = "", *, offline: bool = False) -> list[str]:
     """The installer's command, which speaks the core's protocol.
 
     Args:
@@ -119,12 +119,13 @@ def install_command(base: str, source: str, build: str, index: str = "") -> list
         source: a wheel or folder on disk; empty: from PyPI.
         build: of PyTorch, ``CPU`` or ``CUDA``.
         index: in place of the known one for that build.
+        offline: nothing is loaded; PyTorch, like all else, has to lie beside ``source``.
     """
     series = ".".join(VERSION.split(".")[:2])
     command = [base, "-I", "-X", "utf8", str(Path(__file__).with_name("installer.py")),
                "--environment", str(own_environment()), "--source", source or f"{DISTRIBUTION}=={series}.*"]
     chosen = index.strip() or torch_index(build)
-    return [*command, "--torch", TORCH, "--torch-index", chosen] if chosen else command
+    return [*command, "--torch", TORCH, "--torch-index", chosen] if chosen and not offline else command
 
 
 def check(python: str) -> CoreState:
@@ -190,6 +191,11 @@ class Checker:
     def running(self) -> bool:
         """Whether an answer is awaited."""
         return self._thread is not None and self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Until the answer is there."""
+        if self._thread is not None:
+            self._thread.join()
 
     def known(self, python: str) -> CoreState | None:
         """What was found of this Python, last or in an earlier session."""

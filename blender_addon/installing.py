@@ -49,13 +49,10 @@ def install_task(context: "bpy.types.Context") -> Task:
             if not os.path.exists(source):
                 raise LookupError(f"there is no {source or 'wheel or folder chosen'}; choose one under Wheel or Folder")
         base = installation.find_base_python(bpy.path.abspath(chosen.base_python))
-        # from disk and offline, PyTorch has to come with pip's own settings
-        index = chosen.torch_index if online(context) else ""
-        command = installation.install_command(base, source, chosen.build, index)
-        if not online(context) and "--torch-index" in command:
-            raise LookupError("this build of PyTorch is not on disk; allow online access under System, Network")
+        offline = not online(context)
+        command = installation.install_command(base, source, chosen.build, chosen.torch_index, offline=offline)
         environment = clean_environment(keep_pip=True)
-        if not online(context):
+        if offline:
             environment["PIP_NO_INDEX"] = "1"  # nothing is loaded from anywhere, also not what the core needs
         checker.forget()
         return Job("Installation", [Step(command, environment)])
@@ -78,8 +75,8 @@ class CheckCore(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: "bpy.types.Context") -> bool:
-        """Grey while it is being checked or installed."""
-        return not checker.running and not running.is_running()
+        """Grey while it is being installed."""
+        return not running.is_running()
 
     def invoke(self, context: "bpy.types.Context", event: "bpy.types.Event") -> set[str]:
         """The button: an answer comes when it comes."""
@@ -99,8 +96,10 @@ class CheckCore(bpy.types.Operator):
 
     def execute(self, context: "bpy.types.Context") -> set[str]:
         """From a script: waits."""
+        checker.wait()  # for an earlier answer, which is of no interest any more
         checker.forget()
-        checker.state = installation.check(core_python(context))
+        checker.start(core_python(context))
+        checker.wait()
         return self._finish(context)
 
     def cancel(self, context: "bpy.types.Context") -> None:

@@ -325,6 +325,22 @@ def batch(shots: str, config: dict[str, Any]) -> Any:
     return {"result": result, "tracks": objects}
 
 
+def installs(source: str) -> Any:
+    """The core installed from disk and checked, as its buttons do."""
+    chosen = preferences()
+    chosen.source, chosen.source_path, chosen.build = "DISK", source, "CUDA"
+    missing = part("preferences").core_state(bpy.context).kind
+    done = list(bpy.ops.omnimotion.install_core())
+    checked = list(bpy.ops.omnimotion.check_core())
+    state = part("preferences").core_state(bpy.context)
+    chosen.source = "PYPI"
+    allowed = bpy.ops.omnimotion.install_core.poll()
+    chosen.source, chosen.source_path = "DISK", source + ".none"
+    return {"missing": missing, "done": done, "checked": checked, "state": [state.kind, state.text, state.python],
+            "allowed": allowed, "online": getattr(bpy.app, "online_access", True),
+            "none": failure(bpy.ops.omnimotion.install_core)}  # fmt: skip
+
+
 def commands(core: str, clip: str) -> Any:
     """The command of ``blender --command``, called as Blender calls it."""
     module = part("command")

@@ -12,10 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
+from omnimotion_core import __version__
 from omnimotion_core.export.markers import read_markers
 from omnimotion_core.trajectories.tracks import Tracks
 
 from .conftest import INSIDE, Ask, command_for, environment_for
+from .test_installation import wheel
 
 pytestmark = [pytest.mark.blender, pytest.mark.slow]
 
@@ -184,6 +186,16 @@ def test_a_folder_is_tracked_one_clip_after_another(
     assert got["tracks"]["black_1.png"] == ["Camera"]
     assert got["result"].startswith("1 of 2 clips done; black_1.png: ")
     assert len(got["result"].splitlines()) == 1
+
+
+def test_the_core_is_installed_from_disk_without_a_network(ask: Ask, tmp_path: Path) -> None:
+    got = ask("installs", source=wheel(tmp_path / "räder mit raum").parent)
+    assert got["missing"] == "MISSING"
+    assert got["done"] == got["checked"] == ["FINISHED"]
+    assert got["state"][:2] == ["READY", f"Core {__version__} is ready on cuda:0 (GPU)"]
+    assert str(tmp_path) in got["state"][2]
+    assert got["allowed"] == got["online"]  # PyPI is asked only where Blender allows it
+    assert "there is no" in got["none"]
 
 
 def test_the_command_line_tells_what_is_wrong(ask: Ask, tiny_clip: Path) -> None:

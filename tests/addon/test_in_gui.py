@@ -95,7 +95,8 @@ def test_the_overlay_is_drawn_in_each_of_its_colors(
     play: Play, tiny_clip: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     assert play("overlays", tiny_clip / "shot.1001.png", tiny_run)["problem"] == ""
-    shots = [cv2.imread(str(tmp_path / f"{name}.png")) for name in ("without", "motion", "confidence", "depth", "faint")]
+    names = "without", "motion", "confidence", "depth", "faint"
+    shots = [cv2.imread(str(tmp_path / f"{name}.png")) for name in names]
     view = np.s_[200:700, 300:1000]
     for i, one in enumerate(shots):
         assert one is not None

@@ -45,9 +45,7 @@ def wheel(folder: Path, version: str = installation.VERSION, works: bool = True)
 
 
 def install(source: Path | str, build: str = "CUDA") -> Job:
-    command = installation.install_command(sys.executable, str(source), build)
-    if "--torch-index" in command:  # nothing is loaded in a test
-        command = command[: command.index("--torch")]
+    command = installation.install_command(sys.executable, str(source), build, offline=True)
     return Job("Installation", [Step(command, {**clean_environment(keep_pip=True), "PIP_NO_INDEX": "1"})])
 
 
@@ -129,6 +127,8 @@ def test_builds_of_pytorch_come_from_where_they_are() -> None:
     assert "/cu" in installation.torch_index("CUDA", "win32")
     command = installation.install_command("python", "", "CPU", "https://mirror/simple")
     assert command[command.index("--torch-index") + 1] == "https://mirror/simple"
+    offline = installation.install_command("python", "/wheels", "CPU", "https://mirror", offline=True)
+    assert "--torch-index" not in offline
     assert f"omnimotion-core=={installation.VERSION.rsplit('.', 1)[0]}.*" in command
 
 
@@ -159,8 +159,7 @@ def test_a_check_is_remembered_over_restarts_until_the_core_changes(tmp_path: Pa
     checker = Checker()
     assert checker.known(sys.executable) is None
     checker.start(sys.executable)
-    while checker.running:
-        time.sleep(0.05)
+    checker.wait()
     state = checker.known(sys.executable)
     assert state is not None
     assert state.kind == READY
