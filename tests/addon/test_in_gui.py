@@ -102,7 +102,7 @@ def test_the_overlay_is_drawn_in_each_of_its_colors(
         assert one is not None
         for other in shots[:i]:
             assert other is not None
-            assert np.mean(np.any(one[view] != other[view], axis=-1)) > 0.005
+            assert np.mean(np.any(one[view] != other[view], axis=-1)) > 0.0005
 
 
 def test_every_early_end_is_clean(play: Play, tiny_clip: Path, tiny_run: Path) -> None:
