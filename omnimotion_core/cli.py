@@ -207,8 +207,13 @@ def build_parser() -> argparse.ArgumentParser:
     query = add("query", "where given points are in every frame", resumable=False)
     _add_run(query)
     query.add_argument("--points", metavar="FILE", type=Path, required=True,
-                       help="npz with queries (N,3), or csv t,x,y: frame counted from 0, pixels of the plate, y down")
-    query.add_argument("--out", metavar="FILE", type=Path, required=True, help="the tracks file (npz) to write")
+                       help="npz with queries (N,3), or csv t,x,y: frame counted from 0, pixels of the plate, y down; "
+                            "or a folder, into which csv files come until the command is stopped")
+    query.add_argument("--blender", action="store_true",
+                       help="the points are places in Blender (the source's frame number, x and y as fractions of the "
+                            "frame, y up), and FILE gets the layout of markers.json")
+    query.add_argument("--out", metavar="FILE", type=Path, required=True,
+                       help="the file to write: tracks (npz); a folder where the points are one")
 
     export = add("export", "write a finished run for other programs")
     _add_run(export)
@@ -294,6 +299,9 @@ def build_parser() -> argparse.ArgumentParser:
     weights = add("weights", "pretrained weights for learned flow: what is known, and the asked-for download")
     weights.add_argument("action", metavar="list|get", choices=("list", "get"))
     weights.add_argument("name", metavar="NAME", nargs="?", help="which weights to get, as `weights list` calls them")
+
+    addon = add("addon", "build the Blender add-on: one zip that Blender 3.4 to 5.x installs", resumable=False)
+    addon.add_argument("--out", metavar="DIR", type=Path, default=Path(), help="this folder when not given")
 
     doctor = add("doctor", "what this machine has, what is missing and how to mend it", resumable=False)
     doctor.add_argument("--json", action="store_true", help="print JSON")

@@ -5,15 +5,18 @@ Every function is called as ``command(options, reporter)`` and is named like its
 
 import json
 import os
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from omnimotion_core import pipeline
 from omnimotion_core.api import make_config
 from omnimotion_core.config import Config
-from omnimotion_core.errors import ConfigError, PublishFailed, RunError
+from omnimotion_core.errors import ConfigError, PublishFailed, QueryError, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_text
 from omnimotion_core.points import read_points
@@ -22,6 +25,8 @@ from omnimotion_core.run import STAGES, RunFolder
 
 if TYPE_CHECKING:
     from omnimotion_core.batch.jobs import Batch
+
+_LOOK_EVERY_S = 0.02  # into the folder that points come from
 
 
 def track(options: Namespace, reporter: Reporter) -> None:
@@ -61,14 +66,23 @@ def import_(options: Namespace, reporter: Reporter) -> None:
 
 
 def query(options: Namespace, reporter: Reporter) -> None:
-    """Answer where the points of a file go."""
+    """Answer where the points of a file go, or of each file that comes into a folder."""
     results = _results(options)
     results.run.require("fit")
+    if options.points.is_dir():
+        _answer_files(results, options, reporter)
+        return
     _require_file_place(options.out)
     points = read_points(options.points)
     reporter.stage("tracks")
-    results.query(points, reporter).save(options.out)
-    reporter.artifact("tracks", options.out)
+    _answer(results, points, options.out, options.blender, reporter)
+
+
+def addon(options: Namespace, reporter: Reporter) -> None:
+    """Build the Blender add-on."""
+    from omnimotion_core.addon import build_addon
+
+    reporter.artifact("addon", build_addon(options.out))
 
 
 def export(options: Namespace, reporter: Reporter) -> None:
@@ -228,6 +242,44 @@ def _stage(stage: str, options: Namespace, reporter: Reporter, chunk: pipeline.C
     pipeline.run_stage(
         options.run, stage, reporter=reporter, chunk=chunk, device=options.device, threads=options.threads
     )
+
+
+def _answer_files(results: Results, options: Namespace, reporter: Reporter) -> None:
+    """Answer each file that comes into a folder by one of its name in another, until the job is cancelled.
+
+    An answered file is removed; what is wrong with one is a warning that begins with its name. A writer puts a file
+    there by renaming it, since it is read as soon as it is seen.
+    """
+    if options.out.exists() and not options.out.is_dir():
+        raise RunError(f"{options.out} is a file", "give --out a folder where --points is one")
+    suffix = ".json" if options.blender else ".npz"
+    reporter.stage("tracks")
+    results.prepare_to_answer()
+    reporter.note(f"ready: points come from {options.points}")
+    while True:
+        reporter.check()
+        for path in sorted(options.points.glob("[!.]*.csv")):
+            try:
+                points = read_points(path)
+                _answer(results, points, options.out / f"{path.stem}{suffix}", options.blender, reporter)
+            except QueryError as error:
+                reporter.warning(f"{path.name}: {error}")
+            path.unlink(missing_ok=True)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _answer(results: Results, points: np.ndarray, out: Path, for_blender: bool, reporter: Reporter) -> None:
+    """Answer points by a tracks file, or in Blender's convention by all their markers."""
+    if not for_blender:
+        results.query(points, reporter).save(out)
+        reporter.artifact("tracks", out)
+        return
+    from omnimotion_core.export.markers import queries_of_markers, write_markers
+
+    clip = results.clip
+    queries = queries_of_markers(points, clip.size, clip.first_frame)
+    write_markers(results.query(queries, reporter), out, clip_offset=clip.offset, max_markers=len(queries))
+    reporter.artifact("markers", out)
 
 
 def _results(options: Namespace) -> Results:

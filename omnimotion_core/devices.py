@@ -19,7 +19,7 @@ from omnimotion_core.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-_PACKAGES = ("torch", "numpy", "opencv-python-headless", "av", "OpenImageIO", "OpenEXR", "safetensors")
+_PACKAGES = ("torch", "numpy", "opencv-python-headless", "av", "OpenImageIO", "OpenEXR", "safetensors", "numba")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # a container's share of the processors, in microseconds
 _SAMPLE_S = 0.02  # between two looks at the memory
 

@@ -23,7 +23,7 @@ DISTRIBUTION = "omnimotion-core"
 MODULES = {
     "torch": "torch", "numpy": "numpy", "opencv-python-headless": "cv2", "av": "av", "OpenImageIO": "OpenImageIO",
     "OpenEXR": "OpenEXR", "fileseq": "fileseq", "safetensors": "safetensors", "rich": "rich",
-    "filelock": "filelock", "psutil": "psutil",
+    "filelock": "filelock", "numba": "numba", "psutil": "psutil",
 }  # fmt: skip
 DECODERS = ("h264", "hevc", "prores", "dnxhd", "ffv1")  # what editors and cameras deliver
 ENCODERS = ("libx264",)  # of the preview

@@ -360,8 +360,7 @@ class _Job:
             queries = seed_queries(results.field, results.clip, self.config.tracks)
         tracks = results.query(queries, reporter)
         tracks.save(self.run.tracks)
-        clip = results.clip
-        write_markers(tracks, self.run.markers, clip_offset=clip.first_frame - clip.clip_first_frame,
+        write_markers(tracks, self.run.markers, clip_offset=results.clip.offset,
                       max_markers=self.config.tracks.max_markers)
         return [self.run.tracks, self.run.markers]
 

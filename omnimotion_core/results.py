@@ -112,6 +112,12 @@ class Results:
         with computing(self.device):
             return measure_quality(self.field, self.correspondences, self.tracks)
 
+    def prepare_to_answer(self) -> None:
+        """Read now what the first question would have to wait for."""
+        self.clip  # noqa: B018
+        with computing(self.device):
+            self.field.prepare()
+
     def query(self, points: Any, reporter: Reporter | None = None) -> Tracks:
         """Where points are in every frame.
 

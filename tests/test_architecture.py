@@ -22,7 +22,7 @@ CORE = "omnimotion_core"
 LAYERS = (  # lowest first; rooms of one layer do not import each other
     {"errors", "events"},
     {"config", "coordinates", "files", "points", "devices"},
-    {"run", "terminal", "doctor"},
+    {"run", "terminal", "doctor", "addon"},
     {"video"},
     {"flow", "model"},
     {"optimization"},
@@ -55,8 +55,10 @@ ENTRANCES = {
 NUMPY_ALONE = ("coordinates", "trajectories.tracks", "export.markers", "export.track_text")  # what plugin/ uses
 PUBLISHING = ("facts", "sequences", "instances", "problems", "staging", "versions", "repair", "actions")
 WITHOUT_TORCH = tuple(f"publishing.{name}" for name in PUBLISHING)  # what plugin/ uses of the core beside those
-BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "blf", "numpy"}
-WITHOUT_BPY = ("blender_addon.events", "blender_addon.core_process")
+BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "gpu_extras", "blf", "numpy"}
+WITHOUT_BPY = tuple(f"blender_addon.{name}" for name in (
+    "asking", "choosing", "core_process", "events", "installation", "installer", "job", "matte", "steps"
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -240,8 +242,9 @@ def test_the_addon_needs_the_standard_library_and_blender_alone() -> None:
     for name, path in modules_of("blender_addon").items():
         source = path.read_text("utf-8")
         ast.parse(source, feature_version=(3, 10))  # the Python of Blender 3.4
-        absolute = [entry for entry in imports_of(source, name, {}) if entry.target.startswith("blender_addon")]
-        assert len(absolute) == len(_relative(source)), f"{name} imports the add-on by a name that hosts change"
+        entries = imports_of(source, name, {}, path.name == "__init__.py")
+        ours = {entry.line for entry in entries if entry.target.startswith("blender_addon")}
+        assert ours == {node.lineno for node in _relative(source)}, f"{name} imports the add-on by a name of its own"
 
 
 def test_plugins_stand_alone() -> None:

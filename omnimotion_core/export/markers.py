@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from omnimotion_core.coordinates import Size, pixel_to_marker
+from omnimotion_core.coordinates import Size, marker_to_pixel, pixel_to_marker
 from omnimotion_core.errors import ExportError
 from omnimotion_core.export.colors import confidence_color
 from omnimotion_core.export.selection import choose_tracks, track_name, usable
@@ -83,6 +83,18 @@ def write_markers(tracks: Tracks, path: Path, *, clip_offset: int, max_markers: 
         "tracks": [_track(tracks, int(row), seen[row], clip_offset) for row in rows],
     }
     write_text(path, json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n")
+
+
+def queries_of_markers(points: np.ndarray, size: Size, first_frame: int) -> np.ndarray:
+    """Places that Blender asks about, as queries (N, 3) float32 of (t, x, y).
+
+    Args:
+        points: (N, 3) as (source's frame number, x, y), the last two being fractions of the frame, y up.
+        size: of the plate.
+        first_frame: the source's number of frame t = 0.
+    """
+    pixels = marker_to_pixel(points[:, 1:].astype(np.float64), size)
+    return np.column_stack([points[:, 0] - first_frame, pixels]).astype(np.float32)
 
 
 def read_markers(path: Path) -> MarkerFile:

@@ -63,6 +63,11 @@ class Clip:
         return self.folder / f"{t:06d}.mask.png"
 
     @property
+    def offset(self) -> int:
+        """How many frames the whole clip has before the first tracked one."""
+        return self.first_frame - self.clip_first_frame
+
+    @property
     def segments(self) -> list[range]:
         """The frames between cuts: ranges of t that cover the clip."""
         return segments_of(self.num_frames, self.cuts)

@@ -360,12 +360,13 @@ def test_exports_go_to_the_run_or_to_a_folder_for_each_kind(finished: Path, tmp_
 def test_sequences_can_be_written_in_parts(finished: Path, tmp_path: Path) -> None:
     results = Results(RunFolder.open(finished))
     kinds = [kind for kind in known_kinds() if is_sequence(kind)]
-    assert len(kinds) == len(known_kinds()) - 2  # all but preview and report
+    single = {kind for kind in known_kinds() if kind.startswith("tracks:")} | {"preview", "report"}
+    assert set(known_kinds()) - set(kinds) == single
     for kind in kinds:
         for frames in ([0, 5], [2]):
             events, reporter = listen()
             write_product(kind, results, tmp_path / kind, reporter, frames=frames)
-            assert events[-1] == Artifact(kind=kind, path=str(tmp_path / kind))
+            assert not any(isinstance(event, Artifact) for event in events)  # a part of it is not the whole
         stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / kind).iterdir()}
         numbers = {path.stem.rpartition(".")[2].split("_")[0] for path in stamps}
         assert numbers == {"1001", "1003", "1006"}, kind

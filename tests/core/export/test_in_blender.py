@@ -36,7 +36,7 @@ def blender_python() -> str:
         python = sys.executable
     if python is None:
         pytest.skip("no bpy: install a bpy wheel, or set OMNIMOTION_BPY to a Python that has one")
-    return python
+    return python.split(os.pathsep)[0]  # several may be named
 
 
 def right_and_down(source: int, target: int) -> DenseFlow:
