@@ -296,6 +296,11 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--preset", metavar="NAME", help="draft, standard (the default) or paper")
     demo.add_argument("--config", metavar="FILE|JSON", help="changes to the preset")
 
+    bench = add("bench", "measure what each stage costs on this machine, and how the costs grow", resumable=False)
+    bench.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    bench.add_argument("--quick", action="store_true", help="tiny clips: whether it works here, rather than how fast")
+    _add_machine(bench)
+
     weights = add("weights", "pretrained weights for learned flow: what is known, and the asked-for download")
     weights.add_argument("action", metavar="list|get", choices=("list", "get"))
     weights.add_argument("name", metavar="NAME", nargs="?", help="which weights to get, as `weights list` calls them")

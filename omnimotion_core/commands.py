@@ -168,6 +168,21 @@ def demo(options: Namespace, reporter: Reporter) -> None:
     print(text, flush=True)
 
 
+def bench(options: Namespace, reporter: Reporter) -> None:
+    """Measure what each stage costs, and how the costs grow."""
+    from omnimotion_core.bench.measure import QUICK, Plan, run_bench
+    from omnimotion_core.bench.table import format_report
+
+    if options.json is not None:
+        _require_file_place(options.json)
+    config = make_config(device=options.device, threads=options.threads)
+    report = run_bench(config, QUICK if options.quick else Plan(), reporter)
+    print(format_report(report), flush=True)
+    if options.json is not None:
+        write_text(options.json, json.dumps(report.to_dict(), indent=1) + "\n")
+        reporter.artifact("bench", options.json)
+
+
 def batch(options: Namespace, reporter: Reporter) -> None:
     """Track many clips on this machine."""
     from omnimotion_core.batch.runner import run_batch

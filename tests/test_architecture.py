@@ -31,7 +31,7 @@ LAYERS = (  # lowest first; rooms of one layer do not import each other
     {"results", "publishing"},
     {"products", "comparison"},
     {"pipeline"},
-    {"api", "demo"},
+    {"api", "demo", "bench"},
     {"batch"},  # calls the command line, and reads jobs with what the command line reads settings with
     {"commands"},
     {"cli"},

@@ -18,7 +18,7 @@ from omnimotion_core.events import Reporter
 from omnimotion_core.run import RunFolder
 
 COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "propagate", "evaluate", "batch",
-            "farm", "publish", "demo", "weights", "doctor")
+            "farm", "publish", "demo", "bench", "weights", "doctor")
 
 
 def write_frames(folder: Path, pictures: list[np.ndarray], first: int = 1) -> str:
@@ -117,6 +117,8 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         ("export r --chunk 3", "--chunk: '3' is not K/N"),
         ("batch", "JOBS.toml|FOLDER"),
         ("farm slurm j.toml", "--out"),
+        ("bench --threads -1", "threads is -1"),
+        ("bench --json .", "give a file to write"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_told(

@@ -1,0 +1,1 @@
+"""The project's benchmark: what each stage costs on this machine, and how the costs grow."""
