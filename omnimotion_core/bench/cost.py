@@ -2,15 +2,15 @@
 
 The arithmetic of a match in a step of the fit, forward and back, is counted from ``optimization.compiled``, with L
 coupling layers. Additions, multiplications, divisions and square roots count one each, an expression that is used twice
-counts once; comparisons, conversions and whole numbers count nothing.
+while a layer is passed counts once; changes of sign, comparisons, conversions and whole numbers count nothing.
 
     each layer is passed twice, in the frame that the match begins in and in the one where it ends:
         forward     two knot positions 12, two bilinear lookups 20, scale 4, affine map 2                 38
-        backward    scale's derivative 5, spreading of two gradients 26, slopes of two tables 20,
-                    chain rule to the two conditioning axes 14                                            65
-        affine map  backward, both passes together                                                         5
-    the rest        pixels to normalized and to cells, depth maps, affine maps, loss, and their gradients 166
-    in all          2 (38 + 65) L + 5 L + 166 = 211 L + 166 FLOP
+        backward    scale's derivative 5, spreading of two gradients 22, slopes of two tables 20,
+                    chain rule to the two conditioning axes 14                                            61
+        affine map  backward, both passes together                                                         4
+    the rest        pixels to normalized and to cells, depth maps, affine maps, loss, and their gradients 163
+    in all          2 (38 + 61) L + 4 L + 163 = 202 L + 163 FLOP
 
     a pass reads two tables' four entries, forward and back, and adds to as many gradients: 2·4·4·(2 + 2) = 128 bytes
     the rest        the match 36, affine maps 48, their gradients (float64) 192, depth maps and theirs 112
@@ -33,7 +33,7 @@ _MATRIX, _COPIED_BYTES = 1024, 1 << 26  # of the machine's own figures
 
 def match_cost(num_layers: int) -> tuple[int, int]:
     """FLOP and bytes of one match in one step of the fit, by the count at the top of this module."""
-    return 211 * num_layers + 166, 256 * num_layers + 388
+    return 202 * num_layers + 163, 256 * num_layers + 388
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -1,15 +1,107 @@
 """The benchmark: that it measures, and that its file and its table tell the same. No time is judged."""
 
 import json
+import math
+import operator
+import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from omnimotion_core import cli
-from omnimotion_core.bench.cost import slope
+from omnimotion_core.bench.cost import match_cost, slope
 from omnimotion_core.bench.measure import QUICK
 from omnimotion_core.bench.table import COLUMNS, GROWN, format_value
+from omnimotion_core.model import kernels
+from omnimotion_core.optimization import compiled
+
+
+class Counted:
+    """A number whose arithmetic is counted, an expression that is used twice once until ``forget``."""
+
+    count = 0
+    known: dict[Any, "Counted"] = {}  # noqa: RUF012  # shared by all
+    __array_ufunc__ = None
+
+    def __init__(self, value: float) -> None:
+        self.value = float(value)
+
+    @classmethod
+    def of(cls, name: str, function: Callable[..., float], *operands: "Counted | float") -> "Counted":
+        key = (name, *operands)
+        if key not in cls.known:
+            cls.known[key] = cls(function(*map(float, operands)))
+            cls.count += 1
+        return cls.known[key]
+
+    def __add__(self, other: "Counted | float") -> "Counted":
+        return Counted.of("+", operator.add, self, other)
+
+    def __sub__(self, other: "Counted | float") -> "Counted":
+        return Counted.of("-", operator.sub, self, other)
+
+    def __mul__(self, other: "Counted | float") -> "Counted":
+        return Counted.of("*", operator.mul, self, other)
+
+    def __truediv__(self, other: "Counted | float") -> "Counted":
+        return Counted.of("/", operator.truediv, self, other)
+
+    def __radd__(self, other: float) -> "Counted":
+        return self + other
+
+    def __neg__(self) -> "Counted":
+        return Counted(-self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __abs__(self) -> "Counted":
+        return Counted(abs(self.value))
+
+    def __lt__(self, other: "Counted | float") -> bool:
+        return self.value < float(other)
+
+    def __gt__(self, other: "Counted | float") -> bool:
+        return self.value > float(other)
+
+
+@pytest.mark.parametrize("num_layers", [3, 8])
+def test_the_arithmetic_of_a_match_is_what_the_loop_does(num_layers: int) -> None:
+    def transformed_axis(layer: int) -> int:  # a pass over a layer begins
+        Counted.known.clear()
+        axis: int = kernels.transformed_axis.py_func(layer)  # type: ignore[no-untyped-call]
+        return axis
+
+    def counted(values: Any) -> Any:
+        return np.vectorize(Counted, otypes=[object])(np.asarray(values, np.float64))
+
+    one = {value: Counted(value) for value in (0.0, 0.5, 1.0, 1.5)}
+    room: dict[str, Any] = {
+        "np": types.SimpleNamespace(empty=lambda count, kind: np.empty(count, object), int64=np.int64,
+                                    float32=lambda value: one.setdefault(float(value), Counted(value))),
+        "math": types.SimpleNamespace(sqrt=lambda value: Counted.of("sqrt", math.sqrt, value)),
+        "_ZERO": one[0.0], "_HALF": one[0.5], "_ONE": one[1.0], "_SOFTENING": Counted(0.1), "_MAX_RAW": Counted(1.0),
+    }  # fmt: skip
+    for function in (kernels.knot_position, kernels.bilinear, compiled._cell, compiled._spread, compiled._slopes,
+                     compiled._part):  # fmt: skip
+        room[function.__name__] = types.FunctionType(function.py_func.__code__, room)
+    room["transformed_axis"] = transformed_axis
+    rng = np.random.default_rng(0)
+    parameters = [counted(0.05 * rng.normal(size=(num_layers, 2, 2, 4, 4))), counted([[1, 0, 0, 0, 1, 0]] * 2),
+                  counted(np.ones((2, 6, 6)))]
+    geometry = counted([0, 0, 1]), counted([2, 2, 2]), counted([5.5, 5.5]), Counted(2)
+    match = np.array([0]), np.array([1]), counted([[5.2, 6.1]]), counted([[5.9, 6.3]]), counted([1])
+    gradients = [counted(np.zeros(part.shape)) for part in parameters]
+    Counted.known.clear()
+    Counted.count = 0
+    room["_part"](*parameters, *geometry, *match, Counted(1), Counted(2), Counted(20), *gradients, 0, 1)
+    assert Counted.count == match_cost(num_layers)[0]
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5])
