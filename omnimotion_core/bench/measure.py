@@ -159,7 +159,7 @@ def _measure(
     with measured() as after:
         results.flow(0, num_frames // 2)
     prepare_s, flow_s, fit_s = (stages[stage]["seconds"] for stage in STAGES[:3])
-    step_s, start_s = watch.fit(config.fit.steps // 2, fit_s)
+    step_s, start_s = watch.fit(config.fit.steps // 2, fit_s, results.device.type == "cpu")
     match_us = step_s * 1e6 / config.fit.batch
     peaks = [stages[stage]["peak_memory_mb"] for stage in STAGES[:3]] + [after.peak_memory_mb]
     return Figures(
@@ -184,13 +184,15 @@ class _Watch:
         elif isinstance(event, Progress) and event.stage == "fit":
             self._at.setdefault(event.done, time.perf_counter())
 
-    def fit(self, half: int, stage_s: float) -> tuple[float, float]:
+    def fit(self, half: int, stage_s: float, waits: bool) -> tuple[float, float]:
         """Seconds of a step, from the steps after ``half``; and of all else in a fit of ``stage_s``.
 
-        At ``half`` and at the end the fit looks at its parameters, and so waits for a GPU that computes by itself.
+        Where each step ``waits`` for its end, it is their median, which what else the machine does hardly moves. A GPU
+        computes by itself; but at ``half`` and at the end the fit looks at its parameters, so there it is the mean.
         """
         last = max(self._at)
-        step_s = (self._at[last] - self._at[half]) / (last - half)
+        steps = np.diff([self._at[step] for step in range(half, last + 1)])
+        step_s = float(np.median(steps) if waits else steps.mean())
         return step_s, max(stage_s - (self._at[last] - self._at[0]), 0.0)
 
 
