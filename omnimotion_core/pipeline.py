@@ -352,8 +352,7 @@ class _Job:
         from omnimotion_core.trajectories.seeds import preview_queries
 
         count = self.config.tracks.preview
-        queries = preview_queries(results.clip, count) if count else ()
-        if len(queries) == 0:
+        if not count or len(queries := preview_queries(results.clip, count)) == 0:
             return None
 
         def show(field: "Field") -> None:
