@@ -21,7 +21,7 @@ def test_the_core_understands_the_track_command(tmp_path: Path) -> None:
     options = cli.build_parser().parse_args(step.command[6:])
     assert (options.command, options.clip, options.events) == ("track", "/plätze/a b.mov", True)
     assert (options.frames, options.mask, options.preset, options.device) == ((-5, 48), "/masks/m.png", "draft", "cpu")
-    config = make_config("draft", json.loads(options.config.read_text("utf-8")))
+    config = make_config("draft", json.loads(Path(options.config).read_text("utf-8")))
     assert (config.tracks.max_tracks, config.tracks.max_markers) == (300, 300)
     assert config.export.kinds == ("vectors:blender", "report")
     plain = TrackOrder(footage="a.mov", run=tmp_path, preset="draft", device="auto")
