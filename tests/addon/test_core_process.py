@@ -80,6 +80,7 @@ def test_everything_said_arrives_in_order_and_the_log_too() -> None:
         if logged <= set(process.log):
             break
         time.sleep(0.05)
+        assert process.poll() == []
     assert logged <= set(process.log)
 
 
