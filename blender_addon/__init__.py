@@ -25,13 +25,15 @@ def _rooms() -> tuple[ModuleType, ...]:
         overlay,
         panel,
         picking,
+        plane_tracks,
         preferences,
         properties,
         selecting,
     )
 
     return (
-        preferences, properties, installing, operators, picking, selecting, compositing, overlay, batch, panel, command
+        preferences, properties, installing, operators, picking, selecting, plane_tracks, compositing, overlay, batch,
+        panel, command,
     )  # fmt: skip
 
 

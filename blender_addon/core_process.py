@@ -98,7 +98,17 @@ class CoreProcess:
             if isinstance(event, events.LAST):
                 self._last = event
             heard.append(event)
+        if self._last is not None:
+            self._keep_late_lines()
         return heard
+
+    def _keep_late_lines(self) -> None:
+        """Standard error has a reader of its own, whose lines may come after the last event."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self._heard.get_nowait()
+                if isinstance(event, events.Log):
+                    self.log.append(event.text)
 
     @property
     def finished(self) -> bool:

@@ -20,6 +20,7 @@ from .properties import JobSettings
 from .running import ModalJob, Task
 from .steps import TrackOrder, query_step, read_run, run_name, track_step
 
+PREVIEWED = 48  # tracks: enough to see what moves how, read and drawn in no time
 SEEDED = "markers.blender.json"  # in the run folder: markers of points that Blender chose
 
 
@@ -158,6 +159,7 @@ def track_task(context: "bpy.types.Context", clip: "bpy.types.MovieClip", settin
             footage=footage.path, run=run, preset=settings.preset, device=settings.device,
             frames=source_range(footage, frames), mask=mask, max_tracks=settings.density,
             max_markers=settings.max_tracks, passes=settings.passes,
+            preview=PREVIEWED if settings.preview and not bpy.app.background else 0,
         )  # fmt: skip
         steps = [track_step(python, order, scratch)]
         points = _seeds(clip, footage, frames, settings, scene)
@@ -184,7 +186,7 @@ def track_task(context: "bpy.types.Context", clip: "bpy.types.MovieClip", settin
             clip.use_fake_user = True
         return f"{count} tracks over {facts.num_frames} frames of {clip.name}"
 
-    return Task(reference.name, start, done)
+    return Task(reference.name, start, done, reference)
 
 
 def run_folder(clip: "bpy.types.MovieClip", output: str = "") -> Path:

@@ -2,13 +2,15 @@
 """The run's points drawn over the clip by the GPU: thousands of them cost less than a hundred of Blender's tracks."""
 
 import colorsys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import bpy
 
+from . import running
 from .footage import Footage, examine
-from .markers import run_of
+from .markers import read_file, run_of
 from .steps import RunFacts, read_run
 
 try:
@@ -16,24 +18,43 @@ try:
 except ImportError:  # some distributions' Blender comes without
     np = None  # type: ignore[assignment]
 
-_POINT_PX = 3.0
+_POINT_PX, _PREVIEW_PX = 3.0, 6.0
 _FULL_MOTION = 0.024  # of the width a frame: motion that is drawn at full strength
 
 
 class Points:
     """What is drawn of one run: read once, in Blender's fractions of the frame."""
 
-    def __init__(self, run: RunFacts) -> None:
+    def __init__(self, run: RunFacts, places: Any, visible: Any, confidence: Any, nearness: Any) -> None:
+        self.run, self.aspect = run, run.size[1] / run.size[0]
+        self.places = places  # (N, T, 2)
+        self.visible, self.confidence, self.nearness = visible, confidence, nearness  # (N, T), the last two 0..1
+
+    @classmethod
+    def of_run(cls, run: RunFacts) -> "Points":
+        """All that a finished run has."""
         with np.load(run.path / "tracks.npz", allow_pickle=False) as file:
-            positions, self.visible = file["positions"], file["visible"]
-            self.confidence, depth = file["confidence"], file["depth"]
+            positions, visible = file["positions"], file["visible"]
+            confidence, depth = file["confidence"], file["depth"]
         width, height = run.size
         scale = np.array([1 / width, -1 / height], np.float32)
         # the core counts pixels from the first one's centre, y down
-        self.places = (positions + np.float32(0.5)) * scale + np.array([0, 1], np.float32)  # (N, T, 2)
-        self.run = run
-        self.aspect = height / width
-        self.nearness = _nearness(depth, self.visible)  # (N, T) 0..1
+        places = (positions + np.float32(0.5)) * scale + np.array([0, 1], np.float32)
+        return cls(run, places, visible, confidence, _nearness(depth, visible))
+
+    @classmethod
+    def of_markers(cls, run: RunFacts, content: "Mapping[str, Any]") -> "Points":
+        """Those of a file of markers, which knows no depth."""
+        first, last = content["clip_frames"]
+        entries, frames = content["tracks"], np.arange(first, last + 1)
+        places = np.zeros((len(entries), len(frames), 2), np.float32)
+        visible = np.zeros(places.shape[:2], bool)
+        for row, entry in enumerate(entries):
+            given, co = np.array(entry["frames"]), np.array(entry["co"]).reshape(-1, 2)
+            for axis in (0, 1):
+                places[row, :, axis] = np.interp(frames, given, co[:, axis])
+            visible[row, given[~np.array(entry["mute"], bool)] - first] = True
+        return cls(run, places, visible, np.ones_like(places[..., 0]), np.zeros_like(places[..., 0]))
 
     def geometry(self, t: int, trail: int, least: float, color_by: str) -> "tuple[Any, Any, Any, Any]":
         """Points (P, 2) with colors (P, 4), and lines (2 L, 2) with colors (2 L, 4), of frame index t."""
@@ -88,7 +109,7 @@ class _Cache:
         self.problem = ""
 
 
-_cache = _Cache()
+_cache, _preview = _Cache(), _Cache()
 _handler: Any = None
 
 
@@ -99,10 +120,31 @@ def points_of(path: Path) -> "Points | None":
         if key != _cache.key:
             _cache.points, _cache.frame_key, _cache.problem = None, None, ""
             _cache.key = key
-            _cache.points = Points(read_run(path))
+            _cache.points = Points.of_run(read_run(path))
     except (OSError, LookupError, KeyError, ValueError) as error:
         _cache.problem = str(error)
     return _cache.points
+
+
+def preview_of(clip: "bpy.types.MovieClip") -> "Points | None":
+    """What the running job shows of this clip: its last tracks, until it ends."""
+    shown = running.preview()
+    if shown is None:
+        _preview.__init__()  # type: ignore[misc]
+        return None
+    reference, path = shown
+    try:
+        if reference.find() != clip:
+            return None
+        key = (str(path), path.stat().st_mtime_ns)
+        if key != _preview.key:
+            points = Points.of_markers(read_run(path.parent), read_file(path))
+            _preview.points, _preview.frame_key, _preview.key = points, None, key
+    except (OSError, LookupError, KeyError, ValueError) as error:  # the fit has ended: the last ones stay
+        _preview.problem = str(error)
+        if _preview.key is not None and _preview.key[0] != str(path):
+            return None
+    return _preview.points
 
 
 def draw() -> None:
@@ -110,10 +152,12 @@ def draw() -> None:
     context = bpy.context
     settings = context.window_manager.track_everything_overlay
     space = context.space_data
-    if not settings.show or space is None or space.clip is None or np is None:
+    if space is None or space.clip is None or np is None:
         return
-    run = run_of(space.clip)
-    points = points_of(run) if run is not None else None
+    cache, points = _preview, preview_of(space.clip)
+    if points is None and settings.show:
+        run = run_of(space.clip)
+        cache, points = _cache, points_of(run) if run is not None else None
     if points is None:
         return
     try:
@@ -123,7 +167,8 @@ def draw() -> None:
     t = frame_index(footage, points.run, context.scene.frame_current)
     if not 0 <= t < points.places.shape[1]:
         return
-    _draw_batches(context.region.view2d, _batches(points, t, settings))
+    size = _PREVIEW_PX if cache is _preview else _POINT_PX
+    _draw_batches(context.region.view2d, _batches(cache, points, t, settings), size)
 
 
 def frame_index(footage: Footage, run: RunFacts, scene_frame: int) -> int:
@@ -131,22 +176,22 @@ def frame_index(footage: Footage, run: RunFacts, scene_frame: int) -> int:
     return footage.number_shown(footage.clip_frame_at(scene_frame), run) - run.first_number
 
 
-def _batches(points: Points, t: int, settings: Any) -> Any:
+def _batches(cache: _Cache, points: Points, t: int, settings: Any) -> Any:
     from gpu_extras.batch import batch_for_shader
 
-    key = (_cache.key, t, settings.trail, settings.least_confidence, settings.color_by, settings.opacity)
-    if key != _cache.frame_key:
-        spots, spot_colors, lines, line_colors = points.geometry(
-            t, settings.trail, settings.least_confidence, settings.color_by
-        )
+    # a preview knows neither confidence nor depth
+    least, color_by = (0.0, "MOTION") if cache is _preview else (settings.least_confidence, settings.color_by)
+    key = (cache.key, t, settings.trail, least, color_by, settings.opacity)
+    if key != cache.frame_key:
+        spots, spot_colors, lines, line_colors = points.geometry(t, settings.trail, least, color_by)
         fade = np.array([1, 1, 1, settings.opacity], np.float32)
-        _cache.batches = [
+        cache.batches = [
             (_shader(kind), batch_for_shader(_shader(kind), kind, {"pos": _flat(places), "color": colors * fade}))
             for kind, places, colors in (("LINES", lines, line_colors), ("POINTS", spots, spot_colors))
             if len(places)
         ]
-        _cache.frame_key = key
-    return _cache.batches
+        cache.frame_key = key
+    return cache.batches
 
 
 def _flat(places: Any) -> Any:
@@ -162,14 +207,14 @@ def _shader(kind: str) -> Any:
     return gpu.shader.from_builtin("POINT_FLAT_COLOR" if of_points else "SMOOTH_COLOR")
 
 
-def _draw_batches(view: Any, batches: Any) -> None:
+def _draw_batches(view: Any, batches: Any, size: float) -> None:
     import gpu
     from mathutils import Matrix
 
     x0, y0 = view.view_to_region(0, 0, clip=False)
     x1, y1 = view.view_to_region(1, 1, clip=False)
     gpu.state.blend_set("ALPHA")
-    gpu.state.point_size_set(_POINT_PX)
+    gpu.state.point_size_set(size)
     with gpu.matrix.push_pop():
         gpu.matrix.multiply_matrix(Matrix.Translation((x0, y0, 0)) @ Matrix.Diagonal((x1 - x0, y1 - y0, 1, 1)))
         for shader, batch in batches:
@@ -191,4 +236,5 @@ def unregister() -> None:
     if _handler is not None:
         bpy.types.SpaceClipEditor.draw_handler_remove(_handler, "WINDOW")
         _handler = None
-    _cache.__init__()  # type: ignore[misc]
+    for cache in (_cache, _preview):
+        cache.__init__()  # type: ignore[misc]

@@ -75,6 +75,7 @@ class AdvancedPanel(_Panel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         settings = context.scene.track_everything
+        layout.prop(settings, "preview")
         layout.prop(settings, "density")
         layout.prop(settings, "output")
         layout.operator("omnimotion.import_run", icon="IMPORT")
@@ -108,6 +109,7 @@ class TracksPanel(_Panel, bpy.types.Panel):
         column.operator("omnimotion.best_for_solve", icon="TRACKING").solve = False
         column.operator("omnimotion.best_for_solve", text="Solve Camera", icon="OUTLINER_OB_CAMERA").solve = True
         layout.operator("omnimotion.stabilize", icon="VIEW_PAN")
+        layout.operator("omnimotion.plane_track", icon="MESH_PLANE")
 
 
 class PassesPanel(_Panel, bpy.types.Panel):

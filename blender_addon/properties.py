@@ -67,6 +67,9 @@ class JobSettings:
     passes: BoolProperty(
         name="Passes", description="Write the EXR motion vectors too, for Set Up Compositor", default=False
     )
+    preview: BoolProperty(
+        name="Preview", description="Draw some tracks over the clip while they improve", default=True
+    )
     device: EnumProperty(
         name="Device",
         items=(

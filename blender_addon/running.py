@@ -7,11 +7,13 @@ Threads hear the core, a timer asks them, the main thread alone touches Blender.
 import atexit
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import bpy
 from bpy.app.handlers import persistent
 
 from . import asking, events
+from .footage import ClipReference
 from .job import Job, duration
 
 TICK_S = 0.1
@@ -24,6 +26,7 @@ class Task:
     title: str
     start: Callable[[], Job]  # raises LookupError, told in one line
     done: Callable[[Job], str]  # after it is finished, on the main thread: what was reached; may raise LookupError
+    clip: "ClipReference | None" = None  # over which its preview is drawn
 
 
 @dataclass
@@ -122,6 +125,14 @@ def is_running() -> bool:
 def running_job() -> Job | None:
     """The job that runs now."""
     return _runner.job if _runner is not None else None
+
+
+def preview() -> "tuple[ClipReference, Path] | None":
+    """The tracks that the running job shows while they improve, and the clip that they belong to."""
+    if _runner is None or _runner.job is None or _runner.task.clip is None:
+        return None
+    path = _runner.job.artifacts.get("preview_markers")
+    return None if path is None else (_runner.task.clip, Path(path))
 
 
 def begin(tasks: Sequence[Task]) -> Runner:

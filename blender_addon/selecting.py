@@ -17,7 +17,9 @@ _LEAST = 12  # tracks are kept for the solver, which wants 8
 _STEADY = 6  # tracks are enough for stabilization; more of them only average
 
 
-class _OnTracks:
+class OnTracks:
+    """Mixed into operators on the tracks of a run."""
+
     @classmethod
     def poll(cls, context: "bpy.types.Context") -> bool:
         """Grey where there are no tracks of ours."""
@@ -28,7 +30,7 @@ class _OnTracks:
         return True
 
 
-class BestForSolve(_OnTracks, bpy.types.Operator):
+class BestForSolve(OnTracks, bpy.types.Operator):
     """Copy the longest and surest tracks, spread over the frame, to the Camera object, and choose its keyframes"""
 
     bl_idname = "omnimotion.best_for_solve"
@@ -44,7 +46,7 @@ class BestForSolve(_OnTracks, bpy.types.Operator):
 
     def execute(self, context: "bpy.types.Context") -> set[str]:
         """Copy them."""
-        clip = _tracked_clip(context, self.clip)
+        clip = tracked_clip(context, self.clip)
         count = self.count or context.scene.track_everything.best_count
         try:
             names = copy_best(clip, count)
@@ -71,7 +73,7 @@ class BestForSolve(_OnTracks, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class ByConfidence(_OnTracks, bpy.types.Operator):
+class ByConfidence(OnTracks, bpy.types.Operator):
     """Select or hide the tracks whose confidence is low"""
 
     bl_idname = "omnimotion.by_confidence"
@@ -91,7 +93,7 @@ class ByConfidence(_OnTracks, bpy.types.Operator):
 
     def execute(self, context: "bpy.types.Context") -> set[str]:
         """Do it."""
-        clip = _tracked_clip(context, self.clip)
+        clip = tracked_clip(context, self.clip)
         below = self.below if self.below >= 0 else context.scene.track_everything.confidence
         count = 0
         for track in clip.tracking.objects[OBJECT].tracks:
@@ -107,7 +109,7 @@ class ByConfidence(_OnTracks, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class Stabilize(_OnTracks, bpy.types.Operator):
+class Stabilize(OnTracks, bpy.types.Operator):
     """Set up Blender's 2D stabilization with the longest and surest tracks"""
 
     bl_idname = "omnimotion.stabilize"
@@ -119,7 +121,7 @@ class Stabilize(_OnTracks, bpy.types.Operator):
 
     def execute(self, context: "bpy.types.Context") -> set[str]:
         """Set it up."""
-        clip = _tracked_clip(context, self.clip)
+        clip = tracked_clip(context, self.clip)
         try:
             names = copy_best(clip, _STEADY)
             tracking = clip.tracking
@@ -140,7 +142,7 @@ class Stabilize(_OnTracks, bpy.types.Operator):
         return {"FINISHED"}
 
 
-def _tracked_clip(context: "bpy.types.Context", name: str) -> "bpy.types.MovieClip":
+def tracked_clip(context: "bpy.types.Context", name: str) -> "bpy.types.MovieClip":
     """The clip that ``poll`` has seen, or the one that is named.
 
     Raises:

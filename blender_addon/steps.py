@@ -31,14 +31,16 @@ class TrackOrder:
     max_tracks: int = 4000  # of the overlay
     max_markers: int = 500
     passes: bool = False  # motion vectors too
+    preview: int = 0  # tracks that are shown while they improve
 
 
 def track_step(python: str, order: TrackOrder, scratch: Path) -> Step:
     """The whole job on a clip; ``scratch`` gets its settings."""
     settings = {
-        "tracks": {"max_tracks": max(order.max_tracks, order.max_markers), "max_markers": order.max_markers},
+        "tracks": {"max_tracks": max(order.max_tracks, order.max_markers), "max_markers": order.max_markers,
+                   "preview": order.preview},
         "export": {"kinds": ["vectors:blender", "report"] if order.passes else ["report"]},
-    }
+    }  # fmt: skip
     config = scratch / "settings.json"
     config.write_text(json.dumps(settings), encoding="utf-8")
     arguments = ["track", order.footage, "--out", str(order.run), "--preset", order.preset, "--device", order.device,

@@ -210,11 +210,13 @@ class TracksConfig:
 
     max_tracks: int = 4000  # rows of tracks.npz
     max_markers: int = 500  # tracks of markers.json, the longest and surest of them, spread over the frame
+    preview: int = 0  # tracks of preview.json, written while the field is fitted; no result depends on it
     memory_mb: int = 512  # what a query may hold at once
 
     def __post_init__(self) -> None:
         for name in ("max_tracks", "max_markers"):
             _require(getattr(self, name) >= 1, f"tracks.{name}", getattr(self, name), "set it to 1 or more")
+        _require(self.preview >= 0, "tracks.preview", self.preview, "set it to 0 (none) or more")
         _require(self.memory_mb >= 16, "tracks.memory_mb", self.memory_mb, "set it to 16 or more")
 
 

@@ -10,7 +10,7 @@ killed, cancelled or given other settings is gone on with by the same command.
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -335,10 +335,34 @@ class _Job:
                 field = fit_volumetric(results.clip, results.correspondences, self.config,
                                        checkpoint=self.run.checkpoint, device=results.device, reporter=reporter)
             else:
-                field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
-                            device=results.device, reporter=reporter, threads=results.threads)
+                try:
+                    field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
+                                device=results.device, reporter=reporter, threads=results.threads,
+                                preview=self._preview(results, reporter))
+                finally:
+                    with suppress(OSError):  # elsewhere than on Windows a reader does not keep it from going
+                        self.run.preview_markers.unlink()
             save_field(field, self.run.model, self.run.model_json)
         return [self.run.model, self.run.model_json]
+
+    def _preview(self, results: Results, reporter: Reporter) -> "Callable[[Field], None] | None":
+        """What shows a field that is being fitted: a few tracks in the run folder. None where none are wanted."""
+        from omnimotion_core.export.markers import write_markers
+        from omnimotion_core.trajectories.query import track_points
+        from omnimotion_core.trajectories.seeds import preview_queries
+
+        count = self.config.tracks.preview
+        if not count or len(queries := preview_queries(results.clip, count)) == 0:
+            return None
+
+        def show(field: "Field") -> None:
+            tracks = track_points(field, queries, memory_mb=self.config.tracks.memory_mb)
+            path = self.run.preview_markers
+            with suppress(RunError):  # a reader keeps it open on Windows: the next one counts
+                write_markers(tracks, path, clip_offset=results.clip.offset, max_markers=len(queries))
+                reporter.artifact("preview_markers", path)
+
+        return show
 
     def _imported(self, results: Results) -> "VolumetricField":
         """The field of a checkpoint, in place of a fit."""

@@ -43,6 +43,7 @@ class RunFolder:
         self.model_json = self.path / "model.json"
         self.tracks = self.path / "tracks.npz"
         self.markers = self.path / "markers.json"
+        self.preview_markers = self.path / "preview.json"
         self.exr = self.path / "exr"
         self.track_texts = self.path / "tracks"
         self.preview = self.path / "preview.mp4"
@@ -57,7 +58,7 @@ class RunFolder:
         return {
             "prepare": (self.frames,),
             "flow": (self.correspondences,),
-            "fit": (self.checkpoint, self.model, self.model_json),
+            "fit": (self.checkpoint, self.model, self.model_json, self.preview_markers),
             "tracks": (self.tracks, self.markers),
             "export": (self.exr, self.track_texts, self.preview, self.report, self.published),
         }[stage]

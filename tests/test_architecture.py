@@ -57,7 +57,7 @@ PUBLISHING = ("facts", "sequences", "instances", "problems", "staging", "version
 WITHOUT_TORCH = tuple(f"publishing.{name}" for name in PUBLISHING)  # what plugin/ uses of the core beside those
 BLENDER = {"bpy", "bpy_extras", "mathutils", "gpu", "gpu_extras", "blf", "numpy"}
 WITHOUT_BPY = tuple(f"blender_addon.{name}" for name in (
-    "asking", "choosing", "core_process", "events", "installation", "installer", "job", "matte", "steps"
+    "asking", "choosing", "core_process", "events", "installation", "installer", "job", "matte", "plane_motion", "steps"
 ))  # fmt: skip
 
 

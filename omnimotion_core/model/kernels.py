@@ -10,13 +10,23 @@ Arrays throughout, all float32 unless said:
 """
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numba
 import numpy as np
 
-FAST = {"contract", "arcp", "nsz", "reassoc"}  # but for infinities and what is no number, whose tests must hold
+_FAST = {"contract", "arcp", "nsz", "reassoc"}  # but for infinities and what is no number, whose tests must hold
 PART = 65_536  # points that one thread takes at once
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """``function`` compiled when it is first called, and kept for later processes where there is a place for it."""
+    try:
+        return numba.njit(nogil=True, fastmath=_FAST, cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        return numba.njit(nogil=True, fastmath=_FAST)(function)
+
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
 
@@ -53,7 +63,7 @@ def bilinear(table, row, column, down, across):  # type: ignore[no-untyped-def]
     return upper * (_ONE - down) + lower * down
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@compiled
 def _forward(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
     layers, knots = tables.shape[0], tables.shape[4]
     v = np.empty(3, np.float32)
@@ -75,7 +85,7 @@ def _forward(tables, affine, center, extent, max_raw, frames, points, out, start
         out[p, 0], out[p, 1], out[p, 2] = v[0], v[1], v[2]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@compiled
 def _inverse(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
     layers, knots = tables.shape[0], tables.shape[4]
     v = np.empty(3, np.float32)

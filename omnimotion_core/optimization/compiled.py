@@ -21,7 +21,7 @@ from omnimotion_core.model.invertible import (
     TabulatedCouplings,
     level_weights,
 )
-from omnimotion_core.model.kernels import FAST, bilinear, knot_position, transformed_axis
+from omnimotion_core.model.kernels import bilinear, compiled, knot_position, transformed_axis
 from omnimotion_core.optimization.losses import SOFTENING_PX
 from omnimotion_core.optimization.sampling import Batch
 
@@ -63,7 +63,7 @@ def _slopes(table, row, column, down, across):  # type: ignore[no-untyped-def]
     return along, below
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@compiled
 def _part(  # type: ignore[no-untyped-def]
     tables, affine, depth, center, extent, half, cell, frames_from, frames_to, source, target, weight,
     scale, robust, depth_weight, g_tables, g_affine, g_depth, start, end,
@@ -168,7 +168,7 @@ def _part(  # type: ignore[no-untyped-def]
     return loss
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST)
+@compiled
 def _roughness(table, in_time, in_space, gradient):  # type: ignore[no-untyped-def]
     """Sum of squared differences between neighboring knots of a table (L, K, 2, R, R), weighted; fills ``gradient``."""
     layers, times, channels, rows, columns = table.shape
@@ -279,7 +279,7 @@ class MatchLoss:
                 types = (np.float32, np.float64, np.float32)  # thousands of matches add up in each affine entry
                 gradients = [np.zeros(array.shape, kind) for array, kind in zip(arrays, types, strict=True)]
                 within = (bounds[part], bounds[part + 1])
-                loss = _part(*arrays, *self._geometry, *matches, *settings, *gradients, *within)  # type: ignore[call-arg]
+                loss = _part(*arrays, *self._geometry, *matches, *settings, *gradients, *within)
                 return loss, gradients
 
             found = list(map(one, range(PARTS)) if self._pool is None else self._pool.map(one, range(PARTS)))

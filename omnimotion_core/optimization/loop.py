@@ -5,6 +5,7 @@ towards the second ends. It can be stopped between any two steps and goes on fro
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -32,13 +33,15 @@ DECAY = (0.9, 0.99)
 
 def fit(
     clip: Clip, correspondences: Correspondences, config: Config, *, checkpoint: Path, device: torch.device,
-    reporter: Reporter, threads: int = 1,
+    reporter: Reporter, threads: int = 1, preview: Callable[[Field], None] | None = None,
 ) -> Field:  # fmt: skip
     """Fit a field to ``correspondences``.
 
     Args:
         checkpoint: folder of the resume state; a state found there is gone on from.
         threads: that may work at once on a CPU; the result does not depend on it.
+        preview: gets the field as it is at the start and at every checkpoint, without evidence and colors; it may
+            look at it only.
     Returns:
         The field on ``device``, without gradients.
     Raises:
@@ -46,7 +49,13 @@ def fit(
         Cancelled: the user asked to stop; the checkpoint holds all that was done.
     """
     fitter = _Fitter(clip, correspondences, config, device, threads)
-    fitter.run(checkpoint, reporter)
+
+    @torch.no_grad()
+    def show() -> None:
+        if preview is not None:
+            preview(fitter.field)
+
+    fitter.run(checkpoint, reporter, show)
     field = fitter.field.requires_grad_(False)
     weigh_evidence(field, correspondences, seed=config.seed)
     keep_colors(field, clip, correspondences)

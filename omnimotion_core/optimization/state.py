@@ -1,6 +1,7 @@
 """The state of a fit: what a step changes, kept so that a stopped or diverged fit goes on from a good one."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,19 @@ class Fitter(ABC):
     def learning_rates(self) -> list[float]:
         """Of each group of parameters, at this step."""
 
-    def run(self, checkpoint: Path, reporter: Reporter) -> None:
+    def run(self, checkpoint: Path, reporter: Reporter, preview: Callable[[], None] = lambda: None) -> None:
         """Do all steps that are left.
 
         Args:
             checkpoint: folder of the resume state; a state found there is gone on from.
+            preview: called at the first step that is left and at every checkpoint, to show the field; changes nothing.
         Raises:
             FitError: the loss stays no number.
             Cancelled: the user asked to stop; the checkpoint holds all that was done.
         """
         self.resume(checkpoint)
+        if self.step < self.steps:
+            preview()
         while self.step < self.steps:
             try:
                 reporter.progress("fit", self.step, self.steps)
@@ -64,6 +68,7 @@ class Fitter(ABC):
             self.advance()
             if self.step % self.checkpoint_every == 0 and self.step < self.steps:
                 self.save(checkpoint)
+                preview()
         reporter.progress("fit", self.steps, self.steps)
 
     def advance(self) -> None:

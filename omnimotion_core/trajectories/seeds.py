@@ -7,7 +7,7 @@ from omnimotion_core.coordinates import pixel_to_raster
 from omnimotion_core.errors import ClipError
 from omnimotion_core.model.motion import Motion
 from omnimotion_core.trajectories.query import track_points
-from omnimotion_core.video.clip import Clip
+from omnimotion_core.video.clip import Clip, segments_of
 
 SEED_FRAMES = 12  # frames, evenly over the clip and at each cut, that are looked at for uncovered places
 FIRST_SHARE = 0.5  # of all tracks begin on the first frame of the grid
@@ -39,6 +39,22 @@ def seed_queries(field: Motion, clip: Clip, config: TracksConfig) -> np.ndarray:
     if len(queries) == 0:
         raise ClipError(f"the mask of {clip.name} leaves no point to track", "give a mask that is white where to track")
     return queries
+
+
+def preview_queries(clip: Clip, count: int) -> np.ndarray:
+    """Queries (N, 3) as (t, x, y), N about ``count``: a grid on the middle frame of each shot, the longest shots first.
+
+    Points outside the clip's mask are left out; N may be 0.
+    """
+    width, height = clip.size
+    shots = sorted(segments_of(clip.num_frames, clip.cuts), key=len, reverse=True)[:count]
+    grid = _grid(clip, max(np.sqrt(width * height * len(shots) / count), 1.0))
+    found = [np.zeros((0, 3), np.float32)]
+    for shot in shots:
+        t = shot[len(shot) // 2]
+        points = _on_mask(clip, t, grid)
+        found.append(np.column_stack([np.full(len(points), t, np.float32), points]).astype(np.float32))
+    return np.concatenate(found)
 
 
 def _grid(clip: Clip, spacing: float) -> np.ndarray:

@@ -130,17 +130,23 @@ def works(clip: str, run: str) -> Act:
         return
     fractions = []
     shot = False
+    previews = 0
 
     def done() -> bool:
-        nonlocal shot
+        nonlocal shot, previews
         fractions.append(status().fraction)
         if not shot and "Fitting" in status().text:
             shot = True
             shoot("running")
+        if inside.part("overlay")._preview.frame_key is not None:  # drawn
+            previews += 1
+            if previews == 2:
+                shoot("preview")
         return not status().running
 
     yield from until(done)
     yield 0.5
+    ANSWER.update(previewed=previews, preview_left=inside.part("overlay")._preview.points is not None)
     shoot("tracks")
     ANSWER.update(fractions=len(set(fractions)), rising=fractions[:-1] == sorted(fractions[:-1]))
     ANSWER.update(result=status().result, tracks=len(shown.tracking.objects["Track Everything"].tracks))

@@ -77,7 +77,8 @@ def lives_twice() -> Any:
     """Registered and unregistered again and again; what is left after each."""
     left = []
     operators = ("track_everything", "cancel", "import_run", "track_point", "best_for_solve", "export_vectors",
-                 "setup_compositor", "batch", "install_core", "check_core", "by_confidence", "stabilize")  # fmt: skip
+                 "setup_compositor", "batch", "install_core", "check_core", "by_confidence", "stabilize",
+                 "plane_track")  # fmt: skip
     for _ in range(2):
         names = [name for name in operators if not hasattr(bpy.types, f"OMNIMOTION_OT_{name}")]
         bpy.ops.preferences.addon_disable(module=MODULE)
@@ -309,6 +310,57 @@ def overlay(clip: str, run: str, frame: int) -> Any:
         spots, colors, lines, line_colors = points.geometry(frame - 1, 3, 0.0, color_by)
         answers[color_by] = [spots.tolist(), colors.tolist(), lines.tolist(), line_colors.tolist()]
     answers["index"] = module.frame_index(part("footage").examine(shown), points.run, frame)
+    return answers
+
+
+def previews(clip: str, run: str, frame: int) -> Any:
+    """What is drawn of a run's markers while it is fitted."""
+    open_clip(clip)
+    module, running = part("overlay"), part("running")
+    job = part("job").Job("shot", [])
+    reference = part("footage").ClipReference.of(bpy.data.movieclips[0])
+    task = running.Task("shot", lambda: job, lambda job: "", reference)
+    running._runner = running.Runner([task])
+    running._runner.job = job
+    shown = bpy.data.movieclips[0]
+    answers: dict[str, Any] = {"before": module.preview_of(shown) is None}
+    path = os.path.join(run, "preview.json")
+    job.artifacts["preview_markers"] = path
+    points = module.preview_of(shown)
+    rows, frames = (axis.tolist() for axis in points.visible.nonzero())
+    answers["seen"] = [list(zip(rows, frames, strict=True)), points.places.tolist()]
+    answers["spots"] = points.geometry(frame - 1, 3, 0.0, "MOTION")[0].tolist()
+    answers["other clip"] = module.preview_of(bpy.data.movieclips.load(GIVEN["other"])) is None
+    os.remove(path)
+    answers["kept"] = module.preview_of(shown) is points
+    running._runner.job = None
+    answers["after"] = module.preview_of(shown) is None
+    running._runner = None
+    return answers
+
+
+def planes(clip: str, run: str, corners: list[float], frame: int) -> Any:
+    """Plane tracks of a run's tracks: around given corners, the selected tracks, the best; and what is refused."""
+    shown = open_clip(clip)
+    shown.frame_start = 11
+    bpy.ops.omnimotion.import_run(directory=run)
+    ours = shown.tracking.objects["Track Everything"]
+    make, at = bpy.ops.omnimotion.plane_track, {"frame": frame + 10}
+    answers: dict[str, Any] = {}
+    for name, given in (("corners", {"corners": corners}), ("best", {}), ("selected", {})):
+        for track in ours.tracks:
+            track.select = name == "selected" and int(track.name[2:]) in GIVEN["selected"]
+        make(**given, **at)
+        plane = ours.plane_tracks.active
+        answers[name] = {
+            "tracks": [track.name for track in ours.tracks if track.select],
+            "corners": {one.frame: [list(corner) for corner in one.corners] for one in plane.markers if not one.mute},
+        }  # fmt: skip
+    answers["planes"] = len(ours.plane_tracks)
+    left, top = 0.0, 1.0
+    answers["crossed"] = failure(make, corners=[0.1, 0.1, 0.9, 0.9, 0.9, 0.1, 0.1, 0.9], **at)
+    answers["empty"] = failure(make, corners=[left, top - 0.01, 0.01, top - 0.01, 0.01, top, left, top], **at)
+    answers["beyond"] = failure(make, frame=99)
     return answers
 
 

@@ -16,7 +16,7 @@ from omnimotion_core import __version__
 from omnimotion_core.export.markers import read_markers
 from omnimotion_core.trajectories.tracks import Tracks
 
-from .conftest import INSIDE, Ask, command_for, environment_for
+from .conftest import INSIDE, Ask, MakeRun, command_for, environment_for
 from .test_installation import wheel
 
 pytestmark = [pytest.mark.blender, pytest.mark.slow]
@@ -49,7 +49,7 @@ def test_panels_draw_what_this_blender_has(ask: Ask, tiny_clip: Path, tiny_run: 
     assert "prop mask" in drawn["TrackPanel False MASK_IN"]
     assert "operator omnimotion.install_core" in drawn["preferences"]
     operators = {line for lines in drawn.values() for line in lines if line.startswith("operator omnimotion")}
-    assert len(operators) == 12
+    assert len(operators) == 13
 
 
 def test_markers_are_where_the_core_has_them(ask: Ask, tiny_clip: Path, tiny_run: Path) -> None:
@@ -118,6 +118,77 @@ def test_the_overlay_draws_the_runs_points(ask: Ask, tiny_clip: Path, tiny_run: 
     sure = tracks.confidence[shown, 5]
     green = np.array(got["CONFIDENCE"][1])[:, 1]
     assert np.corrcoef(sure, green)[0, 1] > 0.99
+
+
+def test_a_preview_is_where_the_core_has_it_and_goes_with_the_job(
+    ask: Ask, make_run: MakeRun, tiny_clip: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    visible = rng.random((12, 10)) < 0.6
+    visible[:, 4] = True
+    positions = rng.uniform(2, 70, (12, 10, 2)).astype(np.float32)
+    ones = np.ones((12, 10), np.float32)
+    queries = np.column_stack([np.full(12, 4), positions[:, 4]]).astype(np.float32)
+    tracks = Tracks(queries=queries, positions=positions, visible=visible, confidence=ones, depth=ones, size=(96, 72),
+                    first_frame=1001, fps=24.0)  # fmt: skip
+    run = make_run(tracks)
+    (run / "markers.json").rename(run / "preview.json")
+    (tmp_path / "other").mkdir()
+    cv2.imwrite(str(tmp_path / "other" / "o.1.png"), np.zeros((32, 48, 3), np.uint8))
+    got = ask("previews", clip=tiny_clip / "shot.1001.png", run=run, frame=5, other=tmp_path / "other" / "o.1.png")
+    assert [got[name] for name in ("before", "other clip", "kept", "after")] == [True] * 4
+    seen, places = got["seen"]
+    rows = [row for row in range(12) if visible[row].sum() >= 2]  # others are never chosen
+    assert seen == [[i, t] for i, row in enumerate(rows) for t in np.flatnonzero(visible[row]).tolist()]
+    for i, t in seen:
+        np.testing.assert_allclose(pixels(places[i][t], (96, 72)), positions[rows[i], t], atol=0.01)
+    assert len(got["spots"]) == len(rows)
+
+
+def test_a_plane_track_follows_the_plane_and_not_what_moves_before_it(
+    ask: Ask, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """Points on a plane that turns away, seen by a pinhole, and a third as many that move by themselves."""
+    rng, (width, height), frames = np.random.default_rng(5), (960, 540), 24
+    quad = np.array([[-2.0, -1.0], [2.0, -1.2], [1.8, 1.3], [-2.1, 1.1]])
+
+    def seen(points: np.ndarray, t: float) -> np.ndarray:
+        turn = 0.02 * t
+        x, y = points.T
+        z = 6 + x * np.sin(turn) + 0.03 * t
+        return np.stack([width / 2 + 700 * (x * np.cos(turn) + 0.02 * t) / z, height / 2 - 700 * y / z], axis=-1)
+
+    plane = rng.uniform((-1.7, -0.9), (1.7, 0.9), (60, 2))
+    on_plane = np.stack([seen(plane, t) for t in range(frames)], axis=1)
+    start, speed = rng.uniform((300, 150), (650, 400), (20, 1, 2)), rng.uniform(-6, 6, (20, 1, 2))
+    stray = start + speed * np.arange(frames)[None, :, None]
+    positions = np.concatenate([on_plane, stray]).astype(np.float32)
+    visible = np.ones((80, frames), bool)
+    visible[:30, 8:14] = False  # something passes before half of the plane
+    ones = np.ones((80, frames), np.float32)
+    queries = np.column_stack([np.zeros(80), positions[:, 0]]).astype(np.float32)
+    tracks = Tracks(queries=queries, positions=positions, visible=visible, confidence=ones, depth=ones,
+                    size=(width, height), first_frame=1001, fps=24.0)  # fmt: skip
+    (tmp_path / "plates").mkdir()
+    for number in range(1001, 1001 + frames):
+        cv2.imwrite(str(tmp_path / "plates" / f"shot.{number}.png"), np.zeros((height, width, 3), np.uint8))
+    frame = 6
+    corners = (seen(quad, frame - 1) + 0.5) / (width, height) * (1, -1) + (0, 1)
+    got = ask("planes", clip=tmp_path / "plates" / "shot.1001.png", run=make_run(tracks), frame=frame,
+              corners=corners.ravel().tolist(), selected=[*range(30, 40), 61, 62])  # fmt: skip
+    assert got["planes"] == 3
+    for name in ("corners", "best", "selected"):
+        assert len(got[name]["tracks"]) >= (10 if name == "selected" else 30)
+        assert all(int(track[2:]) < 60 for track in got[name]["tracks"]), name
+        assert sorted(map(int, got[name]["corners"])) == list(range(1, frames + 1))
+    assert got["selected"]["tracks"] == [f"te{row:05d}" for row in range(30, 40)]
+    for clip_frame, found in got["corners"]["corners"].items():
+        here = np.array([pixels(corner, (width, height)) for corner in found])
+        np.testing.assert_allclose(here, seen(quad, int(clip_frame) - 1), atol=0.1)
+    assert "do not go around" in got["crossed"]
+    assert "0 tracks are seen in clip frame 6 between the corners" in got["empty"]
+    assert "0 tracks are seen in clip frame 89" in got["beyond"]
+    assert all(len(got[name].splitlines()) == 1 for name in ("crossed", "empty", "beyond"))
 
 
 def test_a_clip_is_tracked_headless_saved_and_read_again(

@@ -84,6 +84,8 @@ def test_the_button_is_pressed_and_tracks_appear(play: Play, tiny_clip: Path, ti
     assert answer["result"] == "40 tracks over 10 frames of shot.1001.png"
     assert answer["slowest"] < 0.05  # seconds that the main thread gave to the job at once
     assert answer["picked"] == "Point"
+    assert answer["previewed"] >= 1, "no preview was drawn"
+    assert not answer["preview_left"]
     before, after = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("idle", "overlay"))
     assert before is not None
     assert after is not None

@@ -15,14 +15,15 @@ from omnimotion_core.trajectories.tracks import Tracks
 
 def test_the_core_understands_the_track_command(tmp_path: Path) -> None:
     order = TrackOrder(footage="/plätze/a b.mov", run=tmp_path / "run", preset="draft", device="cpu", frames=(-5, 48),
-                       mask="/masks/m.png", max_tracks=100, max_markers=300, passes=True)  # fmt: skip
+                       mask="/masks/m.png", max_tracks=100, max_markers=300, passes=True,
+                       preview=7)  # fmt: skip
     step = track_step("python", order, tmp_path)
     assert step.command[:6] == ["python", "-I", "-X", "utf8", "-m", "omnimotion_core"]
     options = cli.build_parser().parse_args(step.command[6:])
     assert (options.command, options.clip, options.events) == ("track", "/plätze/a b.mov", True)
     assert (options.frames, options.mask, options.preset, options.device) == ((-5, 48), "/masks/m.png", "draft", "cpu")
-    config = make_config("draft", json.loads(options.config.read_text("utf-8")))
-    assert (config.tracks.max_tracks, config.tracks.max_markers) == (300, 300)
+    config = make_config("draft", json.loads(Path(options.config).read_text("utf-8")))
+    assert (config.tracks.max_tracks, config.tracks.max_markers, config.tracks.preview) == (300, 300, 7)
     assert config.export.kinds == ("vectors:blender", "report")
     plain = TrackOrder(footage="a.mov", run=tmp_path, preset="draft", device="auto")
     words = track_step("python", plain, tmp_path).command

@@ -1,5 +1,6 @@
 """The stages: what is done again after a change, what is kept, and that a stopped job ends as an undisturbed one."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,12 +13,15 @@ import pytest
 from omnimotion_core import cli, pipeline
 from omnimotion_core.api import Run, make_config
 from omnimotion_core.config import Config
+from omnimotion_core.coordinates import marker_to_pixel
 from omnimotion_core.errors import ClipError, ConfigError, QueryError, RunError
 from omnimotion_core.events import Artifact, Cancelled, Event, Progress, Reporter, Stage, Warned
 from omnimotion_core.export.exr import read_exr
+from omnimotion_core.export.markers import MarkerFile, read_markers
 from omnimotion_core.products import is_sequence, known_kinds, product_path, write_product
 from omnimotion_core.results import Results
 from omnimotion_core.run import STAGES, RunFolder
+from omnimotion_core.trajectories.seeds import preview_queries
 
 CLIP = {"path": "/footage/shot.mov", "sha256": "ab" * 32}
 
@@ -79,6 +83,7 @@ def times(folder: Path) -> dict[Path, int]:
         ({"export": {"kinds": ["report"]}}, "export"),
         ({"export": {"references": [1003]}}, "export"),
         ({"tracks": {"memory_mb": 64}}, None),
+        ({"tracks": {"preview": 9}}, None),
         ({"device": "cpu"}, None),
         ({"threads": 3}, None),
         ({"video": {"mask": "/elsewhere/the-same-mask.png"}}, None),
@@ -485,3 +490,64 @@ def test_a_run_folder_that_was_moved_still_answers(finished: Path, tmp_path: Pat
     moved = tmp_path / "elsewhere" / "run"
     shutil.copytree(finished, moved)
     np.testing.assert_array_equal(Run.open(moved).flow(0, 3).vectors, Run.open(finished).flow(0, 3).vectors)
+
+
+# --- preview
+
+
+def previewing(config: Config, count: int = 30) -> Config:
+    return dataclasses.replace(config, tracks=dataclasses.replace(config.tracks, preview=count))
+
+
+def test_tracks_are_shown_while_they_improve_and_nothing_else_changes(
+    tiny_clip: Path, config: Config, finished: Path, tmp_path: Path
+) -> None:
+    shown: list[MarkerFile] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Artifact) and event.kind == "preview_markers":
+            shown.append(read_markers(Path(event.path)))
+
+    out = tmp_path / "run"
+    pipeline.track(tiny_clip, out, previewing(config), reporter=Reporter(emit))
+    assert len(shown) == -(-config.fit.steps // config.fit.checkpoint_every)
+    assert not (out / "preview.json").exists()
+    assert_same_tracks(out, finished)
+    assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+    events, reporter = listen()
+    pipeline.track(tiny_clip, out, config, reporter=reporter)
+    assert stages_done(events) == []
+    # each is nearer to where the points are in the end
+    results = Results(RunFolder.open(out))
+    queries = preview_queries(results.clip, 30)
+    assert 20 <= len(queries) <= 30
+    final = results.query(queries, Reporter())
+    errors = []
+    for preview in shown:
+        assert preview.clip_frames == (1, 10)
+        apart = []
+        for track in preview.tracks:
+            row, seen = int(track.name.removeprefix("te")), ~track.mute
+            assert track.keyed_frame == int(queries[row, 0]) + 1
+            pixels = marker_to_pixel(track.co[seen], preview.size)
+            apart.append(np.abs(pixels - final.positions[row, track.frames[seen] - 1]).mean())
+        errors.append(np.mean(apart))
+    assert len(errors) >= 2
+    assert errors[-1] < 0.5 * errors[0], errors
+
+
+def test_a_cancelled_fit_leaves_no_preview_and_goes_on_to_the_same_end(
+    tiny_clip: Path, config: Config, finished: Path, tmp_path: Path
+) -> None:
+    events, _ = listen()
+
+    def shown() -> bool:
+        return sum(isinstance(event, Artifact) and event.kind == "preview_markers" for event in events) >= 2
+
+    out = tmp_path / "run"
+    with pytest.raises(Cancelled):
+        pipeline.track(tiny_clip, out, previewing(config), reporter=Reporter(events.append, shown))
+    assert (out / "checkpoint").is_dir()
+    assert not (out / "preview.json").exists()
+    pipeline.track(tiny_clip, out, config, reporter=Reporter())
+    assert_same_tracks(out, finished)

@@ -8,7 +8,7 @@ from omnimotion_core.errors import ClipError
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.model.field import Field
 from omnimotion_core.trajectories.query import track_points
-from omnimotion_core.trajectories.seeds import seed_queries
+from omnimotion_core.trajectories.seeds import preview_queries, seed_queries
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip
 
@@ -51,3 +51,18 @@ def test_a_shot_after_a_cut_is_seeded_too(field: Field, shot: Clip) -> None:
     cut = Field(dataclasses.replace(field.shape, cuts=(7,)), field.config).requires_grad_(False)
     queries = seed_queries(cut, dataclasses.replace(shot, cuts=(7,)), TracksConfig(max_tracks=600))
     assert (queries[:, 0] == 7).sum() > 100
+
+
+def test_a_preview_looks_at_each_shot_within_the_mask(shot: Clip, scene: Scene, make_clip: MakeClip) -> None:
+    queries = preview_queries(dataclasses.replace(shot, cuts=(4,)), 40)
+    assert 30 <= len(queries) <= 44
+    assert set(queries[:, 0]) == {2, 8}
+    assert (queries[:, 1:].min(axis=0) >= 0).all()
+    assert (queries[:, 1:].max(axis=0) <= (127, 95)).all()
+    assert len(preview_queries(dataclasses.replace(shot, cuts=(4,)), 1)) == 1
+    mask = np.zeros((96, 128), bool)
+    mask[30:60, 40:90] = True
+    x, y = np.rint(preview_queries(make_clip([scene.render(t) for t in range(2)], [mask] * 2), 60)[:, 1:]).astype(int).T
+    assert len(x) > 4
+    assert mask[y, x].all()
+    assert len(preview_queries(make_clip([scene.render(0)] * 2, [np.zeros((96, 128), bool)] * 2), 60)) == 0
