@@ -12,8 +12,8 @@ from omnimotion_core.evaluation.tapvid import RASTER_SIDE
 from omnimotion_core.trajectories.tracks import Tracks
 
 _LAYOUT = (
-    "write positions (N,T,2) in centre-origin pixels of the plate, or tracks (N,T,2) in corner-origin ones, and visible "
-    "or occluded (N,T)"
+    "write positions (N,T,2) in centre-origin pixels of the plate, or tracks (N,T,2) in corner-origin ones, and "
+    "visible or occluded (N,T)"
 )
 _MAX_QUERY_MISS_PX = 0.05  # between the file's queries and ours: files round
 _MAX_START_MISS_PX = 8.0  # of the 256x256 raster: how far the median answer may be from its query, in the query's frame

@@ -262,7 +262,7 @@ def test_more_trackers_stand_in_the_same_table(
 ) -> None:
     path, figures, answers = tiny_clip.parent / "truth.npz", tmp_path / "figures.json", tmp_path / "other.npz"
     truth = load_truth(path)
-    queries, rows = queries_for(truth, "first")
+    _, rows = queries_for(truth, "first")
     np.savez(answers, tracks=truth.target_points[rows], occluded=truth.occluded[rows])
     asked = ["evaluate", str(undisturbed), "--truth", str(path), "--json", str(figures), "--baselines"]
     assert cli.main([*asked, "--tracks", f"truth={answers}"]) == cli.DONE

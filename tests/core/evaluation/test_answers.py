@@ -45,7 +45,7 @@ def test_what_answers_something_else_is_refused(scene: Scene, truth: Truth, tmp_
 
     def refused(words: str, **changed: object) -> None:
         arrays = {name: value for name, value in {**right, **changed}.items() if value is not None}
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        np.savez(path, **arrays)
         with pytest.raises(EvaluationError, match=words) as error:
             load_answers(path, queries, scene.num_frames, scene.size)
         assert str(path) in str(error.value)
