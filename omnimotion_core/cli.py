@@ -255,6 +255,11 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--truth", metavar="FILE", type=Path, required=True, help="a TAP-Vid truth file (npz)")
     evaluate.add_argument("--query", metavar="MODE", choices=("first", "strided"), default="first",
                           help="first (the default) or strided")
+    evaluate.add_argument("--baselines", action="store_true",
+                          help="also beside the flow from each query's frame to every other, and chaining over several "
+                               "intervals; takes a pair of frames' flow for each frame that is queried and each other")
+    evaluate.add_argument("--tracks", metavar="NAME=FILE", type=_named_file, nargs="+", action="extend",
+                          help="also beside another tracker's answers to the same queries (npz)")
     evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
 
     batch = add("batch", "track many clips: those of a jobs file, or of a folder")
@@ -355,6 +360,13 @@ def _frames(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not A-B, such as 1001-1048")
     return int(match[1]), int(match[2])
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not separator or not name.strip() or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, such as CoTracker=cotracker.npz")
+    return name.strip(), Path(path)
 
 
 def _chunk(text: str) -> tuple[int, int]:

@@ -121,18 +121,25 @@ def propagate(options: Namespace, reporter: Reporter) -> None:
 
 def evaluate(options: Namespace, reporter: Reporter) -> None:
     """Print the figures of the run and of the baselines."""
-    from omnimotion_core.comparison import compare
-    from omnimotion_core.evaluation.tapvid import format_table, load_truth
+    from omnimotion_core.comparison import compare_with
+    from omnimotion_core.evaluation.tapvid import load_truth
 
+    answers: dict[str, Path] = {}
+    for name, path in options.tracks or []:
+        if name in answers:
+            raise ConfigError(f"--tracks names {name} twice", "give each file a name of its own")
+        answers[name] = path
     results = _results(options)
     if options.json is not None:
         _require_file_place(options.json)
     clip = results.clip
     truth = load_truth(options.truth, clip.num_frames, clip.size)
-    figures = compare(results, truth, options.query, reporter=reporter)
-    print(format_table(figures), flush=True)
+    found = compare_with(
+        results, truth, options.query, reporter=reporter, baselines=options.baselines, answers=answers
+    )
+    print(found.format(), flush=True)
     if options.json is not None:
-        write_text(options.json, json.dumps({name: one.to_dict() for name, one in figures.items()}, indent=1) + "\n")
+        write_text(options.json, json.dumps(found.to_dict(), indent=1) + "\n")
         reporter.artifact("evaluation", options.json)
 
 

@@ -48,17 +48,7 @@ def chain_tracks(
     Raises:
         EvaluationError: a query is outside the clip's frames, or a flow field is not of the picture's size.
     """
-    wanted = (size[1], size[0], 2)
-
-    def step(source: int, target: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        forward, backward = flow(source, target), flow(target, source)
-        for field in (forward, backward):
-            if field.shape != wanted:
-                raise EvaluationError(f"flow has shape {field.shape}", f"give {wanted}, the picture's size")
-        there = points + _sample_bilinear(forward, points)
-        return there, np.linalg.norm(there + _sample_bilinear(backward, there) - points, axis=-1)
-
-    return _track(step, queries, num_frames, size, max_cycle_error_px, first_frame, fps)
+    return _track(flow_step(flow, size), queries, num_frames, size, max_cycle_error_px, first_frame, fps)
 
 
 def lucas_kanade_tracks(
@@ -111,6 +101,60 @@ def lucas_kanade_tracks(
     return _track(step, queries, num_frames, size, max_cycle_error_px, first_frame, fps)
 
 
+def flow_step(flow: Callable[[int, int], np.ndarray], size: Size) -> Step:
+    """A step along dense flow, which is read bilinearly, at the border's value outside the picture.
+
+    The step raises EvaluationError where a field is not of the picture's size.
+    """
+    wanted = (size[1], size[0], 2)
+
+    def step(source: int, target: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        forward, backward = flow(source, target), flow(target, source)
+        for field in (forward, backward):
+            if field.shape != wanted:
+                raise EvaluationError(f"flow has shape {field.shape}", f"give {wanted}, the picture's size")
+        there = points + _sample_bilinear(forward, points)
+        return there, np.linalg.norm(there + _sample_bilinear(backward, there) - points, axis=-1)
+
+    return step
+
+
+class Advance:
+    """Tracks that are being made: everything begins at the queries, and is filled in frame by frame.
+
+    Raises:
+        EvaluationError: a query is outside the clip's frames.
+    """
+
+    def __init__(self, queries: np.ndarray, num_frames: int) -> None:
+        self.queries = np.asarray(queries, np.float32)
+        self.start = np.round(self.queries[:, 0]).astype(int)  # (N,) frames
+        beyond = self.start[(self.start < 0) | (self.start >= num_frames)]
+        if len(beyond):
+            raise EvaluationError(
+                f"a query is in frame {beyond[0]} of {num_frames}", f"use frames 0 to {num_frames - 1}"
+            )
+        self.rows = np.arange(len(self.queries))
+        self.positions = np.zeros((len(self.queries), num_frames, 2))
+        self.visible = np.zeros((len(self.queries), num_frames), np.bool_)
+        self.missed = np.zeros((len(self.queries), num_frames))  # cycle errors summed since the query, px
+        self.positions[self.rows, self.start] = self.queries[:, 1:]
+        self.visible[self.rows, self.start] = True
+
+    def tracks(self, size: Size, first_frame: int, fps: float) -> Tracks:
+        """What is there by now; confidence is 1 / (1 + the misses in px)."""
+        return Tracks(
+            queries=self.queries,
+            positions=self.positions.astype(np.float32),
+            visible=self.visible,
+            confidence=np.where(self.visible, 1.0 / (1.0 + self.missed), 0.0).astype(np.float32),
+            depth=np.zeros(self.visible.shape, np.float32),
+            size=size,
+            first_frame=first_frame,
+            fps=fps,
+        )
+
+
 def _track(
     step: Step,
     queries: np.ndarray,
@@ -121,37 +165,18 @@ def _track(
     fps: float,
 ) -> Tracks:
     """Repeat ``step`` from each query's frame to both ends of the clip."""
-    queries = np.asarray(queries, np.float32)
-    start = np.round(queries[:, 0]).astype(int)
-    beyond = start[(start < 0) | (start >= num_frames)]
-    if len(beyond):
-        raise EvaluationError(f"a query is in frame {beyond[0]} of {num_frames}", f"use frames 0 to {num_frames - 1}")
-    positions = np.zeros((len(queries), num_frames, 2))
-    visible = np.zeros((len(queries), num_frames), np.bool_)
-    missed = np.zeros((len(queries), num_frames))  # cycle errors summed since the query, px
-    rows = np.arange(len(queries))
-    positions[rows, start], visible[rows, start] = queries[:, 1:], True
-
+    made = Advance(queries, num_frames)
     forward = [(t, t + 1) for t in range(num_frames - 1)]
     backward = [(t, t - 1) for t in range(num_frames - 1, 0, -1)]
     for t, after in [*forward, *backward]:
-        moving = rows[start <= t] if after > t else rows[start >= t]
+        moving = made.rows[made.start <= t] if after > t else made.rows[made.start >= t]
         if not len(moving):
             continue
-        there, miss = step(t, after, positions[moving, t])
-        positions[moving, after] = there
-        missed[moving, after] = missed[moving, t] + miss
-        visible[moving, after] = visible[moving, t] & (miss <= max_cycle_error_px) & inside(there, size)
-    return Tracks(
-        queries=queries,
-        positions=positions.astype(np.float32),
-        visible=visible,
-        confidence=np.where(visible, 1.0 / (1.0 + missed), 0.0).astype(np.float32),
-        depth=np.zeros(visible.shape, np.float32),
-        size=size,
-        first_frame=first_frame,
-        fps=fps,
-    )
+        there, miss = step(t, after, made.positions[moving, t])
+        made.positions[moving, after] = there
+        made.missed[moving, after] = made.missed[moving, t] + miss
+        made.visible[moving, after] = made.visible[moving, t] & (miss <= max_cycle_error_px) & inside(there, size)
+    return made.tracks(size, first_frame, fps)
 
 
 def _gray(picture: np.ndarray) -> np.ndarray:

@@ -214,15 +214,22 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def format_table(results: Mapping[str, TapVidMetrics]) -> str:
-    """A table with a line for each named result."""
+def format_table(results: Mapping[str, TapVidMetrics], seconds: Mapping[str, float | None] | None = None) -> str:
+    """A table with a line for each named result; ``seconds`` adds a column, with a dash where they are not known."""
     width = max((len(name) for name in results), default=0)
-    head = f"{'':{width}}     AJ  δ_avg     OA     TC"
+
+    def took(name: str) -> str:
+        if seconds is None:
+            return ""
+        known = seconds.get(name)
+        return f"  {'-' if known is None else format(known, '.1f'):>7}"
+
+    head = f"{'':{width}}     AJ  δ_avg     OA     TC" + ("" if seconds is None else "  seconds")
     return "\n".join([
         head,
         *(
             f"{name:{width}}  {one.average_jaccard:5.3f}  {one.average_points_within:5.3f}  "
-            f"{one.occlusion_accuracy:5.3f}  {one.temporal_coherence:5.2f}"
+            f"{one.occlusion_accuracy:5.3f}  {one.temporal_coherence:5.2f}{took(name)}"
             for name, one in results.items()
         ),
     ])  # fmt: skip
@@ -251,12 +258,10 @@ def tapvid_metrics(truth: Truth, tracks: Tracks, rows: np.ndarray, mode: QueryMo
         raise EvaluationError(
             f"tracks have {tracks.num_frames} frames, the truth has {truth.num_frames}", "use the truth of this clip"
         )
-    scale = RASTER_SIDE / np.asarray(tracks.size, np.float64)
-    predicted = pixel_to_raster(tracks.positions.astype(np.float64)) * scale  # (Q, T, 2)
-    actual = truth.target_points[rows].astype(np.float64) * scale
+    predicted, actual = in_raster(truth, tracks, rows)
     visible = ~truth.occluded[rows]  # (Q, T)
     told = tracks.visible
-    counted = _counted_frames(tracks.queries[:, 0], truth.num_frames, mode)
+    counted = counted_frames(tracks.queries[:, 0], truth.num_frames, mode)
     if not counted.any():
         raise EvaluationError("the truth has no frame after its queries", "use query mode strided or a longer truth")
 
@@ -281,7 +286,14 @@ def tapvid_metrics(truth: Truth, tracks: Tracks, rows: np.ndarray, mode: QueryMo
     )
 
 
-def _counted_frames(query_frames: np.ndarray, num_frames: int, mode: QueryMode) -> np.ndarray:
+def in_raster(truth: Truth, tracks: Tracks, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the tracks say that the points are, and where they are: (Q, T, 2) each, in the 256x256 raster."""
+    scale = RASTER_SIDE / np.asarray(tracks.size, np.float64)
+    predicted = pixel_to_raster(tracks.positions.astype(np.float64)) * scale
+    return predicted, truth.target_points[rows].astype(np.float64) * scale
+
+
+def counted_frames(query_frames: np.ndarray, num_frames: int, mode: QueryMode) -> np.ndarray:
     """(Q, T) bool: the frames that enter the sums."""
     frames, queried = np.arange(num_frames)[None], np.round(query_frames).astype(int)[:, None]
     return frames > queried if mode == "first" else frames != queried

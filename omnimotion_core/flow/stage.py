@@ -80,7 +80,7 @@ def find_correspondences(
     missing = [(name, pairs) for name, pairs in tasks if not is_done(name, pairs)]
     if not missing:
         return
-    with _opencv_on_one_thread(), ThreadPoolExecutor(max(threads, 1)) as pool, ExitStack() as stack:
+    with opencv_on_one_thread(), ThreadPoolExecutor(max(threads, 1)) as pool, ExitStack() as stack:
         worker: TrackBlocks | FlowBlocks | ExhaustiveBlocks
         if isinstance(estimator, ImportedTracks):
             worker = TrackBlocks(estimator)
@@ -158,7 +158,7 @@ def adjacent_flow(
     bank = FrameBank(clip, estimator, size, capacity=4, needs_features=False)
 
     def flow(i: int, j: int) -> np.ndarray:
-        with _opencv_on_one_thread():
+        with opencv_on_one_thread():
             return dense_flow_at_plate_size(bank, i, j)
 
     return flow
@@ -206,7 +206,7 @@ def _most_closures(tasks: list[tuple[str, list[Pair]]], config: FlowConfig) -> i
 
 
 @contextmanager
-def _opencv_on_one_thread() -> Iterator[None]:
+def opencv_on_one_thread() -> Iterator[None]:
     """OpenCV's own threads off: DIS divides its picture by them, and its result with it."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

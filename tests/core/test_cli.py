@@ -105,6 +105,8 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
         ("track a.mov --out r --config absent.json", "absent.json cannot be read"),
         ("flow r --chunk 3", "--chunk: '3' is not K/N"),
         ("evaluate r --truth t --query last", "--query"),
+        ("evaluate r --truth t --tracks a.npz", "--tracks: 'a.npz' is not NAME=FILE"),
+        ("evaluate r --truth t --tracks a=1.npz a=2.npz", "--tracks names a twice"),
         ("prepare r --seed 3", "add --clip CLIP"),
         ("propagate r --out d", "give each picture with its frame: --frame N --image FILE"),
         ("propagate r --out d --frame 1 --frame 2 --image a.png", "--frame is given 2 times and --image 1 times"),

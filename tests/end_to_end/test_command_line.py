@@ -257,6 +257,33 @@ def test_accuracy_is_printed_beside_the_baselines(
         assert f"{one['average_points_within']:.3f}" in row
 
 
+def test_more_trackers_stand_in_the_same_table(
+    undisturbed: Path, tiny_clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, figures, answers = tiny_clip.parent / "truth.npz", tmp_path / "figures.json", tmp_path / "other.npz"
+    truth = load_truth(path)
+    _, rows = queries_for(truth, "first")
+    np.savez(answers, tracks=truth.target_points[rows], occluded=truth.occluded[rows])
+    asked = ["evaluate", str(undisturbed), "--truth", str(path), "--json", str(figures), "--baselines"]
+    assert cli.main([*asked, "--tracks", f"truth={answers}"]) == cli.DONE
+    out = capfd.readouterr().out
+    found = json.loads(figures.read_text())
+    names = ["omnimotion", "chained flow", "Lucas-Kanade", "direct flow", "several intervals", "truth"]
+    assert list(found) == names
+    assert found["truth"]["average_jaccard"] == 1.0
+    assert found["truth"]["seconds"] is None
+    assert all(found[name]["seconds"] > 0 for name in names[:-1])
+    assert all(found[name]["average_points_within"] > 0.3 for name in names)
+    assert [line.split("  ")[0] for line in out.splitlines()[1:7]] == [f"{name:17}".split("  ")[0] for name in names]
+    curve = found["omnimotion"]["sparsification"]
+    assert curve["ause"] == pytest.approx(curve["area"] - curve["oracle_area"])
+    assert f"AUSE {curve['ause']:.3f}" in out
+    assert cli.main([*asked, "--tracks", f"direct flow={answers}"]) == cli.MENDABLE
+    np.savez(answers, tracks=truth.target_points[rows][::-1], occluded=truth.occluded[rows][::-1])
+    assert cli.main([*asked, "--tracks", f"truth={answers}"]) == cli.MENDABLE
+    assert "do not begin at the queries" in capfd.readouterr().err
+
+
 def test_the_truth_of_another_clip_is_refused(
     undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

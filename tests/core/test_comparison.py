@@ -1,0 +1,71 @@
+"""A run beside others: which are in the table, and what is told while they are made."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from omnimotion_core.comparison import DIRECT, NAMES, OURS, SEVERAL, compare, compare_with
+from omnimotion_core.config import Config
+from omnimotion_core.errors import EvaluationError
+from omnimotion_core.evaluation.synthetic import Scene
+from omnimotion_core.evaluation.tapvid import Truth
+from omnimotion_core.events import Event, Noted, Progress, Reporter
+from omnimotion_core.results import Results
+from omnimotion_core.trajectories.tracks import Tracks
+from omnimotion_core.video.clip import Clip
+
+
+def exact_results(shot: Clip, truth: Truth, config: Config) -> Results:
+    """Stands in for a run whose field is exact where the points are visible."""
+
+    def query(queries: np.ndarray) -> Tracks:
+        return Tracks(
+            queries=queries, positions=truth.target_points.astype(np.float32) - 0.5, visible=~truth.occluded,
+            confidence=np.ones(truth.occluded.shape, np.float32), depth=np.zeros(truth.occluded.shape, np.float32),
+            size=shot.size, first_frame=0, fps=25.0,
+        )  # fmt: skip
+
+    run = SimpleNamespace(manifest={"stages": {"flow": {"seconds": 40.0}, "fit": {"seconds": 60.0}, "tracks": {}}})
+    return cast(Results, SimpleNamespace(clip=shot, config=config, query=query, run=run))
+
+
+def test_every_baseline_and_its_seconds(shot: Clip, scene: Scene, quick: Config) -> None:
+    truth, told = scene.truth(30, seed=4), list[Event]()
+    results = exact_results(shot, truth, quick)
+    found = compare_with(results, truth, "first", reporter=Reporter(told.append), baselines=True)
+    assert tuple(found.figures) == NAMES
+    assert found.figures[OURS].average_jaccard == 1.0
+    assert 100 <= (found.seconds[OURS] or 0) < 101
+    assert all((found.seconds[name] or 0) > 0 for name in NAMES)
+    assert all(found.figures[name].average_points_within > 0.5 for name in NAMES)
+    steps = [(event.done, event.total) for event in told if isinstance(event, Progress)]
+    assert steps == sorted(steps)
+    assert steps[-1][0] == steps[-1][1]
+    assert set(compare(results, truth, "first", reporter=Reporter())) == set(NAMES) - {DIRECT, SEVERAL}
+
+
+def test_a_folder_with_flow_of_some_pairs_leaves_direct_flow_out(
+    shot: Clip, scene: Scene, quick: Config, tmp_path: Path
+) -> None:
+    for i in range(shot.num_frames - 1):
+        for a, b in ((i, i + 1), (i + 1, i)):
+            name = f"flow_{a + shot.first_frame:04d}_{b + shot.first_frame:04d}.npy"
+            np.save(tmp_path / name, scene.flow(a, b)[0])
+    truth, told = scene.truth(30, seed=4), list[Event]()
+    results = exact_results(shot, truth, quick.override({"flow": {"estimator": str(tmp_path)}}))
+    found = compare_with(results, truth, "first", reporter=Reporter(told.append), baselines=True)
+    assert DIRECT not in found.figures
+    assert found.figures[SEVERAL].average_jaccard == pytest.approx(found.figures["chained flow"].average_jaccard)
+    assert ["direct flow is left out" in event.message for event in told if isinstance(event, Noted)] == [True]
+    steps = [event for event in told if isinstance(event, Progress)]
+    assert steps[-1].done == steps[-1].total
+
+
+def test_a_name_that_is_taken_is_refused(shot: Clip, scene: Scene, quick: Config, tmp_path: Path) -> None:
+    truth = scene.truth(5)
+    with pytest.raises(EvaluationError, match="direct flow is the name"):
+        compare_with(exact_results(shot, truth, quick), truth, "first", reporter=Reporter(),
+                     answers={DIRECT: tmp_path / "a.npz"})  # fmt: skip
