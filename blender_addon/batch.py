@@ -9,7 +9,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 
 from . import running
-from .operators import Settings, allowed, track_task
+from .operators import Settings, track_task
 from .running import ModalJob, Task
 from .steps import footage_of
 
@@ -35,7 +35,7 @@ class Batch(ModalJob, bpy.types.Operator):
     @classmethod
     def poll(cls, context: "bpy.types.Context") -> bool:
         """Grey where it may not be pressed."""
-        return allowed(cls)
+        return running.allowed(cls)
 
     def invoke(self, context: "bpy.types.Context", event: "bpy.types.Event") -> set[str]:
         """The button: asks for the folder where one is needed."""

@@ -9,14 +9,12 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
-from . import running
 from .footage import ClipReference, Footage, examine, shown_clip
 from .job import Job
 from .markers import require_run, require_same_footage
-from .operators import allowed
 from .preferences import require_core
 from .properties import SETUPS
-from .running import ModalJob, Task
+from .running import ButtonJob, Task
 from .steps import RunFacts, export_step, read_run
 
 _TAG = "track_everything"  # on nodes that are ours
@@ -24,7 +22,7 @@ _KINDS = {"VECTOR_BLUR": ("vectors:blender", "blender"), "DISPLACE": ("vectors:b
           "MAP_UV": ("stmap", "stmap")}  # fmt: skip  # what the core is asked for, and its folder in exr/
 
 
-class ExportVectors(ModalJob, bpy.types.Operator):
+class ExportVectors(ButtonJob, bpy.types.Operator):
     """Write the passes that the chosen setup needs, as EXR files into the run's folder"""
 
     bl_idname = "omnimotion.export_vectors"
@@ -32,19 +30,6 @@ class ExportVectors(ModalJob, bpy.types.Operator):
 
     clip: StringProperty(name="Clip", description="Name of the clip; empty: the one that is shown")
     kind: StringProperty(name="Kind", description="As `omnimotion export --to` takes it; empty: what the setup needs")
-
-    @classmethod
-    def poll(cls, context: "bpy.types.Context") -> bool:
-        """Grey where it may not be pressed."""
-        return allowed(cls)
-
-    def invoke(self, context: "bpy.types.Context", event: "bpy.types.Event") -> set[str]:
-        """The button: goes on beside Blender."""
-        return self._start(context, self.begin_modal)
-
-    def execute(self, context: "bpy.types.Context") -> set[str]:
-        """From a script, and without a window: waits."""
-        return self._start(context, lambda _, tasks: running.run_blocking(self, tasks))
 
     def _start(self, context: "bpy.types.Context", begin: Any) -> set[str]:
         settings = context.scene.track_everything

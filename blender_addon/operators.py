@@ -17,14 +17,14 @@ from .job import Job
 from .markers import import_markers, read_file, row_of, seen_of
 from .preferences import require_core
 from .properties import JobSettings
-from .running import ModalJob, Task
+from .running import ButtonJob, Task
 from .steps import TrackOrder, query_step, read_run, run_name, track_step
 
 PREVIEWED = 48  # tracks: enough to see what moves how, read and drawn in no time
 SEEDED = "markers.blender.json"  # in the run folder: markers of points that Blender chose
 
 
-class TrackEverything(JobSettings, ModalJob, bpy.types.Operator):
+class TrackEverything(JobSettings, ButtonJob, bpy.types.Operator):
     """Follow every pixel of the clip over the whole shot; what is set here goes before the panel's settings"""
 
     bl_idname = "omnimotion.track_everything"
@@ -32,19 +32,6 @@ class TrackEverything(JobSettings, ModalJob, bpy.types.Operator):
     bl_options = {"UNDO"}  # noqa: RUF012 - not REGISTER: redoing the last step would track the clip again
 
     clip: StringProperty(name="Clip", description="Name of the clip; empty: the one that is shown")
-
-    @classmethod
-    def poll(cls, context: "bpy.types.Context") -> bool:
-        """Grey where it may not be pressed."""
-        return allowed(cls)
-
-    def invoke(self, context: "bpy.types.Context", event: "bpy.types.Event") -> set[str]:
-        """The button: goes on beside Blender."""
-        return self._start(context, self.begin_modal)
-
-    def execute(self, context: "bpy.types.Context") -> set[str]:
-        """From a script, and without a window: waits."""
-        return self._start(context, lambda _, tasks: running.run_blocking(self, tasks))
 
     def _start(self, context: "bpy.types.Context", begin: Any) -> set[str]:
         clip = shown_clip(context, self.clip)
@@ -129,14 +116,6 @@ class Settings:
             return self.values[name]
         except KeyError:
             raise AttributeError(name) from None
-
-
-def allowed(operator: "type[bpy.types.Operator]") -> bool:
-    """Whether a job may be started now; says why not."""
-    if running.is_running():
-        operator.poll_message_set("A job runs: wait for it or cancel it")
-        return False
-    return True
 
 
 def track_task(context: "bpy.types.Context", clip: "bpy.types.MovieClip", settings: Settings) -> Task:

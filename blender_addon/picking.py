@@ -8,7 +8,6 @@ from . import asking, running
 from .footage import ClipReference, examine, shown_clip
 from .job import Job
 from .markers import add_track, read_file, require_run, require_same_footage
-from .operators import allowed
 from .preferences import require_core
 from .running import ModalJob, Task
 from .steps import read_run
@@ -34,7 +33,7 @@ class TrackPoint(ModalJob, bpy.types.Operator):
     @classmethod
     def poll(cls, context: "bpy.types.Context") -> bool:
         """Grey where it may not be pressed."""
-        return allowed(cls)
+        return running.allowed(cls)
 
     def invoke(self, context: "bpy.types.Context", event: "bpy.types.Event") -> set[str]:
         """Wait for a click, or go on where the point is given."""

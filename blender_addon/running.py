@@ -284,6 +284,33 @@ class ModalJob:
         return report(self, runner) if tell else {"CANCELLED"}
 
 
+def allowed(operator: "type[bpy.types.Operator]") -> bool:
+    """Whether a job may be started now; says why not."""
+    if is_running():
+        operator.poll_message_set("A job runs: wait for it or cancel it")
+        return False
+    return True
+
+
+class ButtonJob(ModalJob):
+    """Mixed into operators whose ``_start(context, begin)`` hands their tasks to ``begin``: modal, or waiting."""
+
+    @classmethod
+    def poll(cls, context: "bpy.types.Context") -> bool:
+        """Grey where it may not be pressed."""
+        return allowed(cls)
+
+    def invoke(self, context: "bpy.types.Context", event: "bpy.types.Event") -> set[str]:
+        """The button: goes on beside Blender."""
+        return self._start(context, self.begin_modal)  # type: ignore[attr-defined]
+
+    def execute(self, context: "bpy.types.Context") -> set[str]:
+        """From a script, and without a window: waits."""
+        wait = lambda _, tasks: run_blocking(self, tasks)  # noqa: E731
+        return self._start(context, wait)  # type: ignore[attr-defined]
+
+
+
 def _over_clip(context: "bpy.types.Context", event: "bpy.types.Event") -> bool:
     return any(
         area.type == "CLIP_EDITOR" and area.x <= event.mouse_x < area.x + area.width

@@ -1,6 +1,7 @@
 """Who may import whom, executed over the source.
 
-    cli → commands → batch → api → pipeline → products → results → export, evaluation → trajectories → optimization
+    cli → commands → batch → api → pipeline → stages → products → results → export, evaluation → trajectories
+        → optimization
         → flow, model → video → run … → config, coordinates … → errors, events
 
 Each room imports only rooms further right, so there are no cycles between rooms. ``flow`` and ``model`` stand side by
@@ -30,6 +31,7 @@ LAYERS = (  # lowest first; rooms of one layer do not import each other
     {"export", "evaluation"},
     {"results", "publishing"},
     {"products", "comparison"},
+    {"stages"},
     {"pipeline"},
     {"api", "demo", "bench"},
     {"batch"},  # calls the command line, and reads jobs with what the command line reads settings with

@@ -63,9 +63,20 @@ def bilinear(table, row, column, down, across):  # type: ignore[no-untyped-def]
     return upper * (_ONE - down) + lower * down
 
 
+@numba.njit(inline="always")
+def _layer(tables, center, extent, max_raw, layer, t, v):  # type: ignore[no-untyped-def]
+    """The axis that a layer transforms of the point ``v`` (3,), and its scale and shift there."""
+    c, knots = transformed_axis(layer), tables.shape[4]
+    a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
+    column, across, _ = knot_position(v[a], center[a], extent[a], knots)
+    row, down, _ = knot_position(v[b], center[b], extent[b], knots)
+    raw = min(max(bilinear(tables[layer, t, 0], row, column, down, across), -max_raw), max_raw)
+    return c, raw + math.sqrt(_ONE + raw * raw), bilinear(tables[layer, t, 1], row, column, down, across)
+
+
 @compiled
 def _forward(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
-    layers, knots = tables.shape[0], tables.shape[4]
+    layers = tables.shape[0]
     v = np.empty(3, np.float32)
     for p in range(start, end):
         t = frames[p]
@@ -74,33 +85,21 @@ def _forward(tables, affine, center, extent, max_raw, frames, points, out, start
         v[1] = affine[t, 3] * x + affine[t, 4] * y + affine[t, 5]
         v[2] = points[p, 2]
         for layer in range(layers):
-            c = transformed_axis(layer)
-            a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
-            column, across, _ = knot_position(v[a], center[a], extent[a], knots)
-            row, down, _ = knot_position(v[b], center[b], extent[b], knots)
-            raw = bilinear(tables[layer, t, 0], row, column, down, across)
-            raw = min(max(raw, -max_raw), max_raw)
-            shift = bilinear(tables[layer, t, 1], row, column, down, across)
-            v[c] = v[c] * (raw + math.sqrt(_ONE + raw * raw)) + shift
+            c, scale, shift = _layer(tables, center, extent, max_raw, layer, t, v)
+            v[c] = v[c] * scale + shift
         out[p, 0], out[p, 1], out[p, 2] = v[0], v[1], v[2]
 
 
 @compiled
 def _inverse(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
-    layers, knots = tables.shape[0], tables.shape[4]
+    layers = tables.shape[0]
     v = np.empty(3, np.float32)
     for p in range(start, end):
         t = frames[p]
         v[0], v[1], v[2] = points[p, 0], points[p, 1], points[p, 2]
         for layer in range(layers - 1, -1, -1):
-            c = transformed_axis(layer)
-            a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
-            column, across, _ = knot_position(v[a], center[a], extent[a], knots)
-            row, down, _ = knot_position(v[b], center[b], extent[b], knots)
-            raw = bilinear(tables[layer, t, 0], row, column, down, across)
-            raw = min(max(raw, -max_raw), max_raw)
-            shift = bilinear(tables[layer, t, 1], row, column, down, across)
-            v[c] = (v[c] - shift) / (raw + math.sqrt(_ONE + raw * raw))
+            c, scale, shift = _layer(tables, center, extent, max_raw, layer, t, v)
+            v[c] = (v[c] - shift) / scale
         a00, a01, a10, a11 = affine[t, 0], affine[t, 1], affine[t, 3], affine[t, 4]
         x, y = v[0] - affine[t, 2], v[1] - affine[t, 5]
         determinant = a00 * a11 - a01 * a10
