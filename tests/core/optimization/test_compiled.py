@@ -21,6 +21,7 @@ def field() -> Field:
     with torch.no_grad():
         for table in field.couplings.tables:
             table.add_(torch.randn(table.shape, generator=generator) * 0.05)
+        field.couplings.tables[1][4, :, 0, :2] = 5.0  # beyond what a raw scale counts for
         field.affine.matrix.add_(torch.randn(FRAMES, 6, generator=generator) * 0.05)
         field.depth.add_(torch.randn(field.depth.shape, generator=generator) * 0.3)
     return field
@@ -65,7 +66,7 @@ def test_loss_and_gradients_are_those_of_the_formulas(field: Field, batch: Batch
     wanted, got = gradients(field, expected), gradients(field, found)
     for name, gradient in wanted.items():
         # a point within rounding of a knot may take the slope of either side
-        assert (got[name] - gradient).norm() < 2e-3 * gradient.norm(), name
+        assert (got[name] - gradient).norm() < 1e-2 * gradient.norm(), name
 
 
 def test_two_threads_change_no_digit(field: Field, batch: Batch) -> None:
