@@ -202,6 +202,11 @@ def _roughness(table, in_time, in_space, gradient):  # type: ignore[no-untyped-d
     return total
 
 
+def _times(gradient: Tensor, factor: Tensor) -> Tensor:
+    """``gradient`` times what comes from above, which is nearly always 1: a pass over all tables less."""
+    return gradient if float(factor) == 1.0 else gradient * factor
+
+
 class _Roughness(torch.autograd.Function):
     """As ``_MatchLoss``, of one table."""
 
@@ -215,7 +220,7 @@ class _Roughness(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad[0], None, None
+        return _times(gradient, grad[0]), None, None
 
 
 def roughness(couplings: TabulatedCouplings) -> Tensor:
@@ -241,7 +246,7 @@ class _MatchLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        tables, affine, depth = (gradient * grad[0] for gradient in ctx.saved_tensors)
+        tables, affine, depth = (_times(gradient, grad[0]) for gradient in ctx.saved_tensors)
         return tables, affine, depth, None
 
 

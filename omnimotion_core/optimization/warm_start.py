@@ -198,6 +198,8 @@ def _fill(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     filled = np.zeros_like(total)
     known = np.zeros_like(total)
     for sigma in (1.0, 4.0, 16.0, 64.0):
+        if known.all():
+            break  # wide blurs cost most and are seldom wanted
         blurred, weight = cv2.GaussianBlur(total, (0, 0), sigma), cv2.GaussianBlur(count, (0, 0), sigma)
         open_cells = (known == 0) & (weight > 1e-3)
         filled[open_cells] = blurred[open_cells] / weight[open_cells]
