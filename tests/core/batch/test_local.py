@@ -105,7 +105,7 @@ def test_a_clip_without_parts_is_one_process_and_no_more_run_than_there_are_work
     assert [process.stage for process in StandIn.all] == ["track"] * 4
     assert max(len(process.beside) for process in StandIn.all) == 1
     assert sorted(told) == ["a", "b", "c", "d"]
-    assert StandIn.all[0].arguments[1] == batch.jobs[0].clip
+    assert {process.arguments[1] for process in StandIn.all} == {job.clip for job in batch.jobs}
 
 
 def test_parts_run_side_by_side_and_each_step_waits_for_all_parts_before_it(batch: Batch) -> None:
