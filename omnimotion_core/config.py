@@ -70,7 +70,7 @@ class FlowConfig:
     estimator: str = "auto"  # a name, or a folder of flow made elsewhere; auto: DIS, and learned flow where it is here
     weights: str | None = None  # a learned estimator's file; None: a known one from the cache folder
     learned_budget_s: float = 300.0  # what auto may spend on learned flow; 0: none
-    long_side: int = 512  # small frames are enlarged (twice at most) towards this side for matching, pixels
+    long_side: int = 640  # small frames are enlarged (twice at most) towards this side for matching, pixels
     gaps: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # frame distances that are matched
     keyframe_step: int = 8  # every so many frames one is compared with the others for loop closures; 0: none
     max_closures_per_keyframe: int = 2

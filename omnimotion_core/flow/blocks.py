@@ -1,24 +1,34 @@
 """Matching the pairs of one block after the other: from flow to the matches that are kept."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 
 from omnimotion_core.config import FlowConfig
-from omnimotion_core.flow.consistency import match_weight, reached
+from omnimotion_core.flow.consistency import match_weight, reached, sample, targets
 from omnimotion_core.flow.correspondences import Block, join
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
 from omnimotion_core.flow.homography import find_homography
 from omnimotion_core.flow.learned import LearnedFields
-from omnimotion_core.flow.matching import Both, Direction, FrameBank, Guess, PairMatcher, estimate, input_size
-from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap
+from omnimotion_core.flow.matching import (
+    Both,
+    Direction,
+    FrameBank,
+    Guess,
+    PairMatcher,
+    compose_guesses,
+    estimate,
+    input_size,
+)
+from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap, stride_pairs
 from omnimotion_core.video.clip import Clip
 
 BLOCK = 8  # first frames a block
+SEARCH_FROM_GAP = 4  # frames; over shorter distances composed flow fails nowhere that a search would not
 CLOSURE_MIN_INLIERS = 40
 HIDDEN_MAX_GAP = 4  # frames; over longer distances a failed round trip says little about occlusion
 HIDDEN_PER_PAIR = 400
@@ -70,6 +80,9 @@ class FlowBlocks:
         self.matcher = PairMatcher(self.bank, config)
         self.any_pair = estimator.pairs() is None
         self.batch = estimator.batch(size) if isinstance(estimator, LearnedEstimator) else 1  # pairs at once, on a GPU
+        self.settles = self.any_pair and estimator.refines and not isinstance(estimator, LearnedEstimator)
+        self.neighbors = frozenset(stride_pairs(clip.segments, (1,)) if self.settles else ())
+        self.plain: dict[Pair, Both] = {}  # the estimator's own flow between neighbors, at matching size
         self.guesses: dict[Pair, Guess] = {}
         self.ready: dict[Pair, Block] = {}
 
@@ -84,10 +97,13 @@ class FlowBlocks:
             level = sorted(pair for pair in needed if pair.gap == gap and not self._is_ready(pair, wanted))
             direct, learned = self._in_batches(level), {} if self.learned is None else self.learned.in_batches(level)
             work = partial(self._match, direct=direct, learned=learned)
-            for pair, arrays in zip(level, self.pool.map(work, level), strict=True):
-                self.ready[pair] = arrays
-                done += pair in wanted
-                on_pair(done)
+            for start in range(0, len(level), BLOCK):
+                part = level[start : start + BLOCK]
+                self._find_plain(part)
+                for pair, arrays in zip(part, self.pool.map(work, part), strict=True):
+                    self.ready[pair] = arrays
+                    done += pair in wanted
+                    on_pair(done)
         block = join([self.ready[pair] for pair in pairs])
         last = max((pair.first for pair in pairs), default=-1)
         self.ready = {pair: arrays for pair, arrays in self.ready.items() if pair.first > last}
@@ -116,28 +132,59 @@ class FlowBlocks:
 
     def _match(self, pair: Pair, direct: dict[Pair, Both], learned: dict[Pair, Both]) -> Block:
         """The matches of ``pair``; ``direct`` and ``learned`` hold the flow that was computed in batches."""
-        own = direct.get(pair) or estimate(self.bank, [pair], [self._start(pair)])[0]
-        field = learned.get(pair) or (None if self.learned is None else self.learned.alone(pair))
-        by_homography = pair.gap & (pair.gap - 1) == 0 or pair.gap not in self.config.gaps
-        directions = self.matcher.match(pair, direct=own, by_homography=by_homography, learned=field)
+        own, composed = direct.get(pair) or self.plain.get(pair), self._composed(pair)
+        settled = [composed] if composed is not None and self.settles else []
+        searched = own is not None or not settled or pair.gap >= SEARCH_FROM_GAP
+        if searched and own is None:
+            own = estimate(self.bank, [pair], [self.matcher.start(composed)])[0]
+        power_of_two = pair.gap & (pair.gap - 1) == 0
+        directions = self.matcher.match(
+            pair, direct=own, composed=composed if settled else None, continued=self._continued(pair),
+            by_homography=searched and (power_of_two or pair.gap not in self.config.gaps),
+            learned=learned.get(pair) or (None if self.learned is None else self.learned.alone(pair)),
+        )  # fmt: skip
         if any(pair.gap < gap for gap in self.config.gaps):
             self.guesses[pair] = self.matcher.guess(directions)
         return self._sampled(pair, directions)
+
+    def _find_plain(self, pairs: Sequence[Pair]) -> None:
+        """The estimator's own flow of those of ``pairs`` that are neighbors, and of the neighbors before and after."""
+        near = {Pair(pair.first + step, pair.second + step) for pair in pairs for step in (-1, 0, 1)} & self.neighbors
+        self.plain = {pair: flow for pair, flow in self.plain.items() if pair in near}
+        missing = sorted(near - self.plain.keys())
+        self.plain.update(zip(missing, self.pool.map(lambda pair: estimate(self.bank, [pair], [None])[0], missing),
+                              strict=True))  # fmt: skip
+
+    def _continued(self, pair: Pair) -> list[Both]:
+        """Flow between neighbors if things go on as from the frame before, and if they moved as to the frame after."""
+        here = self.plain.get(pair)
+        if here is None:
+            return []
+        found: list[Both] = []
+        before = self.plain.get(Pair(pair.first - 1, pair.second - 1))
+        if before is not None:
+            found.append((-before[1], sample(before[1], targets(here[1]))))
+        after = self.plain.get(Pair(pair.first + 1, pair.second + 1))
+        if after is not None:
+            found.append((sample(after[0], targets(here[0])), -after[0]))
+        return found
 
     def _in_batches(self, level: list[Pair]) -> dict[Pair, Both]:
         """The estimator's own flow of all pairs where it computes several at once; else nothing."""
         if self.batch == 1:
             return {}
         groups = [level[start : start + self.batch] for start in range(0, len(level), self.batch)]
-        flows = [estimate(self.bank, group, [self._start(pair) for pair in group]) for group in groups]
+        flows = [
+            estimate(self.bank, group, [self.matcher.start(self._composed(pair)) for pair in group]) for group in groups
+        ]
         return dict(zip(level, itertools.chain.from_iterable(flows), strict=True))
 
-    def _start(self, pair: Pair) -> Both | None:
-        """A first guess from the flow of the two halves of the pair's distance, where that was kept."""
+    def _composed(self, pair: Pair) -> Both | None:
+        """The flow of the two halves of the pair's distance put together, where that was kept."""
         halves = self._halves(pair) if self.any_pair else None
-        if halves is None or not all(half in self.guesses for half in halves):
+        if halves is None or not all(half in self.guesses for half in halves) or not self.bank.estimator.refines:
             return None
-        return self.matcher.start((self.guesses[halves[0]], self.guesses[halves[1]]))
+        return compose_guesses(self.guesses[halves[0]], self.guesses[halves[1]])
 
     def _sampled(self, pair: Pair, directions: tuple[Direction, Direction]) -> Block:
         """The matches of both directions that are kept."""
@@ -155,7 +202,9 @@ class FlowBlocks:
     ) -> Block:  # fmt: skip
         config = self.config
         rng = np.random.default_rng([self.seed, *frames])
-        weight = match_weight(there.cycle, there.appearance, config.max_cycle_error_px, config.max_appearance_error)
+        weight = match_weight(
+            there.cycle, there.appearance, there.structure, config.max_cycle_error_px, config.max_appearance_error
+        )
         hidden = np.zeros(weight.shape, bool)
         if abs(frames[1] - frames[0]) <= HIDDEN_MAX_GAP:
             failed = (there.cycle > HIDDEN_MIN_CYCLE * config.max_cycle_error_px) & np.isfinite(there.cycle)

@@ -11,6 +11,9 @@ import numpy as np
 from omnimotion_core.coordinates import Size, inside, pixel_grid
 from omnimotion_core.errors import FlowError
 
+STRUCTURE_WINDOW_PX = 9
+STRUCTURE_NOISE = 20.0  # variance in 8-bit levels, about which noise and grain tell nothing
+STRUCTURE_RANGE = (0.4, 0.8)  # similarity: none of a match's worth is left below, all of it above
 EXPOSURE_STEP = 3  # pixels; the median difference of color is read from a coarser grid, since more change nothing
 
 
@@ -94,12 +97,41 @@ def appearance_error(source: np.ndarray, target: np.ndarray, flow: np.ndarray, t
     return cv2.transform(np.abs(difference), np.full((1, 3), 1 / 3, np.float32))
 
 
-def match_weight(cycle: np.ndarray, appearance: np.ndarray, max_cycle: float, max_appearance: float) -> np.ndarray:
+def structure_similarity(source: np.ndarray, target: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """How alike the small surroundings of both ends of each match are, whatever their brightness.
+
+    Where there is nothing to see at either end it is 1: that tells nothing against the match.
+
+    Args:
+        source, target: luminance, (H, W) uint8.
+        flow: from source to target, which the surroundings follow.
+    Returns:
+        (H, W) float32 from -1 to 1.
+    Source: the product of contrast and structure of Wang et al. 2004, "Image quality assessment: from error visibility
+    to structural similarity", in square windows.
+    """
+    first, second = source.astype(np.float32), sample(target.astype(np.float32), targets(flow))
+    mean, other = _local_mean(first), _local_mean(second)
+    variances = _local_mean(first * first + second * second) - mean * mean - other * other
+    covariance = _local_mean(first * second) - mean * other
+    similarity: np.ndarray = (2 * covariance + STRUCTURE_NOISE) / (variances + STRUCTURE_NOISE)
+    return similarity
+
+
+def _local_mean(picture: np.ndarray) -> np.ndarray:
+    return cv2.blur(picture, (STRUCTURE_WINDOW_PX, STRUCTURE_WINDOW_PX))
+
+
+def match_weight(
+    cycle: np.ndarray, appearance: np.ndarray, structure: np.ndarray, max_cycle: float, max_appearance: float
+) -> np.ndarray:
     """How much a match is worth, 0..1: falls smoothly with both errors, and is 0 beyond either bound.
 
-    At half of both bounds the weight is about 0.6.
+    At half of both bounds the weight is about 0.6. What has little structure in common is worth less.
     """
+    low, high = STRUCTURE_RANGE
     weight = np.exp(-((cycle / max_cycle) ** 2) - (appearance / max_appearance) ** 2)
+    weight *= np.clip((structure - low) / (high - low), 0.0, 1.0)
     return np.where((cycle <= max_cycle) & (appearance <= max_appearance), weight, 0.0).astype(np.float32)
 
 

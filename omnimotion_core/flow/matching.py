@@ -1,9 +1,11 @@
 """Flow of a pair of frames in both directions: several candidates, and at each pixel the one that proves best.
 
-A candidate starts from the flow of the two halves of the pair's distance (long motion in short steps, without
-accumulating their drift), another from the homography of matched features (a moving camera, a loop closure). Where a
-learned field is at hand it is a third, and a fourth is what the estimator makes of it: finer where the field is right.
-At each pixel the candidate with the smaller sum of round-trip error and difference of color is kept.
+Long motion is put together from the flow of the two halves of its distance and then *settled*: moved, without a search,
+to where the pictures agree best nearby. So it stays on the surface that the short steps followed, where a search can
+fall on the next period of a pattern. Flow searched for around the same start, and flow by way of the homography of
+matched features (a moving camera, a loop closure), replace it where it fails, and where they all but agree with it and
+prove better. Where a learned field is at hand it is a candidate of the first kind, with what the estimator makes of it.
+What proves better costs less: the sum of round-trip error and difference of color.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -20,8 +22,9 @@ import numpy as np
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.coordinates import Size, pixel_grid
-from omnimotion_core.flow.consistency import appearance_error, compose, cycle_error, resize_flow
+from omnimotion_core.flow.consistency import appearance_error, compose, cycle_error, resize_flow, structure_similarity
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
+from omnimotion_core.flow.estimators.dis import settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.video.clip import Clip
@@ -29,6 +32,9 @@ from omnimotion_core.video.clip import Clip
 MAX_ENLARGEMENT = 2.0
 MEMO_LONG_SIDE = 432  # pixels; first guesses need no more, since DIS refines from half size on
 APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs as much as
+STRUCTURE_COST = float(__import__("os").environ.get("SC","0"))
+FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
+SAME_MATCH_PX = 1.0  # candidates nearer to each other than this found the same place
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,7 @@ class Frame:
     """What matching needs of one frame, made once."""
 
     picture: np.ndarray  # (h, w, 3) uint8 at matching size
+    luminance: np.ndarray  # (h, w) uint8 at working size
     prepared: Any  # the estimator's
     lab: np.ndarray  # (h, w, 3) float32 CIELAB at working size, slightly blurred
     features: Features  # at matching size
@@ -48,6 +55,12 @@ class Direction:
     flow: np.ndarray  # (h, w, 2) float32, working pixels
     cycle: np.ndarray  # (h, w) float32, round-trip error, working pixels
     appearance: np.ndarray  # (h, w) float32, CIELAB units
+    structure: np.ndarray  # (h, w) float32, similarity from -1 to 1
+
+    @property
+    def cost(self) -> np.ndarray:
+        """(h, w) float32, pixels; the smaller, the better it proves."""
+        return self.cycle + APPEARANCE_COST * self.appearance + STRUCTURE_COST * (1 - self.structure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +122,10 @@ class FrameBank:
                 features = find_features(luminance, None if mask is None else _resize_mask(mask, self.matching_size))
             with self._lock:
                 self._features[t] = features
-        return Frame(picture, self.estimator.prepare(t, picture), cv2.GaussianBlur(lab, (0, 0), 1.0), features)
+        return Frame(
+            picture=picture, luminance=cv2.cvtColor(working, cv2.COLOR_RGB2GRAY),
+            prepared=self.estimator.prepare(t, picture), lab=cv2.GaussianBlur(lab, (0, 0), 1.0), features=features,
+        )  # fmt: skip
 
 
 def matching_size(working: Size, long_side: int) -> Size:
@@ -153,26 +169,32 @@ class PairMatcher:
         self.working_size = bank.clip.working_size
 
     def match(
-        self, pair: Pair, *, direct: Both, by_homography: bool, learned: Both | None = None
-    ) -> tuple[Direction, Direction]:
+        self, pair: Pair, *, direct: Both | None, composed: Both | None = None,
+        continued: Sequence[Both] = (), by_homography: bool, learned: Both | None = None,
+    ) -> tuple[Direction, Direction]:  # fmt: skip
         """Flow of ``pair``, first to second and second to first.
 
         Args:
-            direct: the estimator's own flow of the pair, as ``estimate`` gives it.
+            direct: the estimator's own flow of the pair, as ``estimate`` gives it; None: not looked for, where
+                ``composed`` is given.
+            composed: flow of the pair's halves put together, at any size, to be settled.
+            continued: guesses at any size from how things move in the frames beside, to be settled.
             by_homography: whether the homography of matched features makes a candidate too.
             learned: a learned field of the pair, at any size.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
-        candidates = [direct]
+        searched = [] if direct is None else [direct]
+        first, others = ([self._settled(source, target, composed)], searched) if composed else (searched, [])
+        others += [self._settled(source, target, guess) for guess in continued]
         if by_homography and self.bank.estimator.refines:
-            candidates += self._aligned(source, target)
+            others += self._aligned(source, target)
         if learned is not None:
             guess = self._enlarged(learned[0]), self._enlarged(learned[1])
-            candidates += [learned, *estimate(self.bank, [pair], [guess])]
-        judged = [self._judge(source, target, *candidate) for candidate in candidates]
-        best = judged[0]
-        for other in judged[1:]:
-            best = (_better(best[0], other[0]), _better(best[1], other[1]))
+            first += [learned, *estimate(self.bank, [pair], [guess])]
+        best = self._best(source, target, first)
+        if others:
+            instead = self._best(source, target, others)
+            best = _mended(best[0], instead[0]), _mended(best[1], instead[1])
         return best
 
     def guess(self, directions: tuple[Direction, Direction]) -> Guess:
@@ -181,18 +203,22 @@ class PairMatcher:
         forward, backward = (resize_flow(direction.flow, size).astype(np.float16) for direction in directions)
         return Guess(forward, backward)
 
-    def start(self, guesses: tuple[Guess, Guess] | None) -> Both | None:
-        """A first guess at a pair's flow, at matching size.
+    def start(self, composed: Both | None) -> Both | None:
+        """Composed flow as a first guess for the estimator, at matching size."""
+        return None if composed is None else (self._enlarged(composed[0]), self._enlarged(composed[1]))
 
-        Args:
-            guesses: flow of the two halves of the pair's distance, first to middle and middle to second.
-        """
-        if guesses is None or not self.bank.estimator.refines:
-            return None
-        first, second = guesses
-        forward = compose(first.forward.astype(np.float32), second.forward.astype(np.float32))
-        backward = compose(second.backward.astype(np.float32), first.backward.astype(np.float32))
-        return self._enlarged(forward), self._enlarged(backward)
+    def _settled(self, source: Frame, target: Frame, guess: Both) -> Both:
+        forward, backward = (resize_flow(flow, self.working_size) for flow in guess)
+        return (
+            settle(source.luminance, target.luminance, forward), settle(target.luminance, source.luminance, backward)
+        )  # fmt: skip
+
+    def _best(self, source: Frame, target: Frame, candidates: Sequence[Both]) -> tuple[Direction, Direction]:
+        """At each pixel the candidate that costs least."""
+        best, *rest = (self._judge(source, target, *candidate) for candidate in candidates)
+        for other in rest:
+            best = _better(best[0], other[0]), _better(best[1], other[1])
+        return best
 
     def _aligned(self, source: Frame, target: Frame) -> list[Both]:
         """Flow by way of the homography: the residual motion is estimated after one picture is laid over the other."""
@@ -209,8 +235,8 @@ class PairMatcher:
             target.picture, inverse, self.bank.matching_size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         estimator = self.bank.estimator
-        residual = estimator.flow(source.prepared, estimator.prepare(-1, laid_over), None)
         grid = pixel_grid(self.bank.matching_size)
+        residual = estimator.flow(source.prepared, estimator.prepare(-1, laid_over), np.zeros_like(grid))
         return apply_homography(matrix, grid + residual) - grid
 
     def _judge(
@@ -224,7 +250,10 @@ class PairMatcher:
 
     def _direction(self, source: Frame, target: Frame, flow: np.ndarray, cycle: np.ndarray) -> Direction:
         trusted = cycle <= self.config.max_cycle_error_px
-        return Direction(flow, cycle, appearance_error(source.lab, target.lab, flow, trusted))
+        return Direction(
+            flow=flow, cycle=cycle, appearance=appearance_error(source.lab, target.lab, flow, trusted),
+            structure=structure_similarity(source.luminance, target.luminance, flow),
+        )  # fmt: skip
 
     def _enlarged(self, flow: np.ndarray) -> np.ndarray:
         """Flow of another size (its vectors in that size's pixels) at matching size."""
@@ -236,16 +265,36 @@ def _resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _better(first: Direction, second: Direction) -> Direction:
-    take = second.cycle + APPEARANCE_COST * second.appearance < first.cycle + APPEARANCE_COST * first.appearance
+    """At each pixel what costs less."""
+    return _merged(first, second, second.cost < first.cost)
+
+
+def _mended(first: Direction, second: Direction) -> Direction:
+    """``first``, and ``second`` where ``first`` has failed, or both found the same place and ``second`` costs less."""
+    between = second.flow - first.flow
+    same = np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX
+    cost = first.cost
+    return _merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
+
+
+def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
     return Direction(
         np.where(take[..., None], second.flow, first.flow),
         np.where(take, second.cycle, first.cycle),
         np.where(take, second.appearance, first.appearance),
+        np.where(take, second.structure, first.structure),
+    )
+
+
+def compose_guesses(first: Guess, second: Guess) -> Both:
+    """Flow of a pair of frames, both directions, from that of the halves of its distance, at memo size."""
+    return (
+        compose(first.forward.astype(np.float32), second.forward.astype(np.float32)),
+        compose(second.backward.astype(np.float32), first.backward.astype(np.float32)),
     )
 
 
 def dense_flow_at_plate_size(bank: FrameBank, i: int, j: int) -> np.ndarray:
     """The estimator's own flow from frame i to j, (H, W, 2) float32 at plate size in plate pixels, unfiltered."""
-    estimator = bank.estimator
-    flow = estimator.flow(bank.frame(i).prepared, bank.frame(j).prepared, None)
+    flow = bank.estimator.flow(bank.frame(i).prepared, bank.frame(j).prepared, None)
     return resize_flow(flow, bank.clip.size)

@@ -92,6 +92,8 @@ class Field(nn.Module):
 class PreparedField:
     """A field ready for lookups; every method takes flat points (P, ...) and their ``frames`` (P,) int64."""
 
+    single_surface = True
+
     def __init__(self, field: Field) -> None:
         self.field, self.shape = field, field.shape
         self._tables = field.couplings.tables_by_frame()

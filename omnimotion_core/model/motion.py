@@ -43,6 +43,8 @@ class FieldShape:
 class PreparedMotion(Protocol):
     """A motion model ready for lookups with the same parameters."""
 
+    single_surface: bool  # a pixel shows one surface, the one that ``lift`` gives, and not several weighed
+
     @property
     def shape(self) -> FieldShape:
         """Of the clip."""

@@ -134,6 +134,8 @@ class PreparedVolume:
     Lookups go through the points in chunks, so that they need little memory however many there are.
     """
 
+    single_surface = False
+
     def __init__(self, field: VolumetricField, codes: Tensor) -> None:
         self.field, self.shape, self._codes = field, field.shape, codes
         self.depths = rendering.even_depths(field.networks.num_samples, FAR, field.device)

@@ -21,6 +21,9 @@ BYTES_PER_POINT = 1200  # that a point being mapped holds at once, measured
 RESIDUAL_SCALE = 1.5  # pixels of a 256-pixel frame: where matches are missed by this much, confidence falls to a third
 MIN_CONFIDENCE_OF_UNSUPPORTED = 0.2
 MAX_COLOR_DIFFERENCE = 12.0  # mean CIELAB units, as flow's matches: what looks different is another surface
+SAME_DEPTH = 0.02  # what is seen where a point lands, no farther from it than this, is the point itself
+RETURN_PX = (4.0, 16.0)  # pixels of a 256-pixel frame: the least and the most that a round trip may miss by,
+RETURN_PX_PER_FRAME = 0.5  # and how it grows: over many frames what one surface holds drifts apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +46,9 @@ def track_points(
         memory_mb: what may be held at once besides the result.
     Returns:
         Positions of all frames. A point is visible where it lies on the picture, its depth does not lie behind the
-        surface seen there, and that surface looks as the point does in its own frame; at its own frame it is visible,
-        and exactly where it was asked for. Beyond a hard cut it is not visible, has confidence 0 and stays at its last
-        position before the cut.
+        surface seen there, and that surface looks as the point does in its own frame and goes back to it; at its own
+        frame it is visible, and exactly where it was asked for. Beyond a hard cut it is not visible, has confidence 0
+        and stays at its last position before the cut.
     Raises:
         QueryError: a point is not of this shape, or lies outside the clip's frames or picture.
     """
@@ -135,7 +138,9 @@ class Source:
         on_picture = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
         shown, decided = prepared.shown(to, local)
         alike, likely = self._alike(to, local, count)
-        visible, decided = on_picture & shown & alike, torch.minimum(decided, likely)
+        back, surely = self._returning(to, local, count)
+        visible = on_picture & shown & alike & back
+        decided = torch.minimum(torch.minimum(decided, likely), surely)
         trust = self._trust(to, local, count)
         confidence = trust * torch.where(on_picture, decided, torch.ones_like(trust))
         return Landing(positions, local[:, 2], visible, confidence)
@@ -148,6 +153,29 @@ class Source:
         difference = (here - self.color.repeat_interleave(count, dim=0)).abs().mean(dim=-1)
         unsure = torch.exp(-(difference - MAX_COLOR_DIFFERENCE).abs() / (0.5 * MAX_COLOR_DIFFERENCE))
         return difference <= MAX_COLOR_DIFFERENCE, 1 - 0.5 * unsure
+
+    def _returning(self, to: Tensor, local: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Whether what is seen where points land goes back to where they began: (P,) bool; how sure that is, 0.5..1.
+
+        Depth alone does not tell a surface that turns away, or one that passes close behind another: what comes into
+        view there is at the same depth, but was elsewhere.
+        """
+        prepared = self.prepared
+        returning, sure = torch.ones_like(to, dtype=torch.bool), torch.ones_like(local[:, 0])
+        if not prepared.single_surface:
+            return returning, sure
+        seen = prepared.lift(to, prepared.to_pixels(local))
+        apart = torch.nonzero((seen[:, 2] - local[:, 2]).abs() > SAME_DEPTH)[:, 0]
+        rows, frames = apart // count, to[apart]
+        start = self.frames[rows]
+        returned = prepared.from_canonical(start, prepared.to_canonical(frames, seen[apart]))
+        missed = (prepared.to_pixels(returned) - prepared.to_pixels(self.local[rows])).norm(dim=-1)
+        missed = missed * (256 / max(prepared.shape.working_size))
+        least, most = RETURN_PX
+        allowed = (least + RETURN_PX_PER_FRAME * (frames - start).abs()).clamp(max=most)
+        returning[apart] = missed <= allowed
+        sure[apart] = 1 - 0.5 * torch.exp(-(missed - allowed).abs() / (0.5 * allowed))
+        return returning, sure
 
     def _trust(self, to: Tensor, local: Tensor, count: int) -> Tensor:
         """How well the field is supported at both ends, 0..1."""

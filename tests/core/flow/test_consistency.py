@@ -11,6 +11,7 @@ from omnimotion_core.flow.consistency import (
     reached,
     resize_flow,
     sample,
+    structure_similarity,
     targets,
 )
 
@@ -76,11 +77,36 @@ def test_a_change_of_exposure_is_no_difference_of_appearance() -> None:
 
 def test_weights_fall_from_one_to_zero_at_the_bounds() -> None:
     cycle = np.array([[0, 0.5, 1.0, 1.01, np.inf]], np.float32)
-    weight = match_weight(cycle, np.zeros_like(cycle), 1.0, 12.0)[0]
+    none, alike = np.zeros_like(cycle), np.ones_like(cycle)
+    weight = match_weight(cycle, none, alike, 1.0, 12.0)[0]
     assert weight[0] == 1
     assert 0 < weight[2] < weight[1] < 1
     assert weight[3] == weight[4] == 0
-    assert match_weight(np.zeros((1, 1), np.float32), np.full((1, 1), 12.1, np.float32), 1.0, 12.0)[0, 0] == 0
+    assert match_weight(none, none + 12.1, alike, 1.0, 12.0).max() == 0
+    structure = np.array([[1, 0.8, 0.6, 0.4, -1]], np.float32)
+    np.testing.assert_allclose(match_weight(none, none, structure, 1.0, 12.0)[0], [1, 1, 0.5, 0, 0], atol=1e-6)
+
+
+def test_structure_is_compared_as_a_loop_does() -> None:
+    rng = np.random.default_rng(2)
+    source, target = (rng.integers(0, 255, SIZE[::-1], dtype=np.uint8) for _ in range(2))
+    similarity = structure_similarity(source, target, translation(3, 1))
+    for x, y in ((8, 9), (20, 14), (31, 22)):
+        a = source[y - 4 : y + 5, x - 4 : x + 5].astype(float)
+        b = target[y - 3 : y + 6, x - 1 : x + 8].astype(float)
+        expected = (2 * np.mean((a - a.mean()) * (b - b.mean())) + 20) / (a.var() + b.var() + 20)
+        assert similarity[y, x] == pytest.approx(expected, abs=1e-3)
+
+
+def test_brightness_and_bare_ground_tell_nothing_of_structure_and_an_edge_does() -> None:
+    flat = np.full(SIZE[::-1], 90, np.uint8)
+    edge = flat.copy()
+    edge[:, 20:] = 160
+    inner = (slice(6, -6), slice(17, 23))
+    assert structure_similarity(flat, flat + np.uint8(30), translation(0, 0)).min() > 0.99
+    assert structure_similarity(edge, edge + np.uint8(30), translation(0, 0)).min() > 0.99
+    assert structure_similarity(edge, flat, translation(0, 0))[inner].max() < 0.1
+    assert structure_similarity(edge, 250 - edge, translation(0, 0))[inner].max() < 0
 
 
 def test_what_nothing_comes_from_is_not_reached() -> None:

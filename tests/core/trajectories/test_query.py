@@ -3,15 +3,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from omnimotion_core.config import ModelConfig
-from omnimotion_core.coordinates import rescale_pixels
+from omnimotion_core.coordinates import normalized_to_pixel, pixel_to_normalized, rescale_pixels
 from omnimotion_core.errors import QueryError
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.evaluation.tapvid import queries_for, tapvid_metrics
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FieldShape
-from omnimotion_core.trajectories.query import track_points
+from omnimotion_core.trajectories.query import Source, track_points
 
 
 def still_field(cuts: tuple[int, ...] = ()) -> Field:
@@ -49,6 +50,61 @@ def test_a_point_that_lands_on_another_color_is_hidden(difference: float, seen: 
     assert tracks.visible[0].tolist() == [True, True, True, True, seen, True]
     assert tracks.visible[1, 4]
     assert tracks.confidence[0, 4] <= tracks.confidence[0, 3]
+
+
+class Sheared:
+    """Things move sideways by as much as they are deep; frame 0 shows depth 1, frame t what ``seen`` says."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, seen: list[float], *, single_surface: bool = True) -> None:
+        self.seen, self.single_surface = torch.tensor([1.0, *seen]), single_surface
+        self.shape = FieldShape(size=(256, 256), working_size=(256, 256), num_frames=len(self.seen))
+
+    def to_canonical(self, frames: Tensor, points: Tensor) -> Tensor:
+        return points - self._shift(frames, points)
+
+    def from_canonical(self, frames: Tensor, points: Tensor) -> Tensor:
+        return points + self._shift(frames, points)
+
+    def _shift(self, frames: Tensor, points: Tensor) -> Tensor:
+        shift = torch.zeros_like(points)
+        shift[:, 0] = (frames > 0) * 40 * points[:, 2] * (2 / 255)  # of 40 pixels at depth 1
+        return shift
+
+    def lift(self, frames: Tensor, pixels: Tensor) -> Tensor:
+        return torch.cat([pixel_to_normalized(pixels, (256, 256)), self.seen[frames, None]], dim=-1)
+
+    def to_pixels(self, points: Tensor) -> Tensor:
+        return normalized_to_pixel(points[:, :2], (256, 256))
+
+    def shown(self, frames: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(frames, dtype=torch.bool), torch.ones_like(points[:, 0])
+
+    def appearance_at(self, frames: Tensor, xy: Tensor) -> Tensor | None:
+        return None
+
+    def evidence_at(self, frames: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(xy[:, 0]), torch.ones_like(xy[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("depth", "frame", "returns"),
+    [
+        (1.0, 1, True), (0.9, 1, True), (0.88, 1, False), (1.12, 1, False),  # misses by 0, 4, 4.8 and 4.8 px, of 4.5
+        (0.77, 11, True), (0.75, 11, False), (0.62, 39, True), (0.58, 39, False),  # of 9.5 and, at most, 16
+    ],
+)  # fmt: skip
+def test_what_is_seen_where_a_point_lands_must_go_back_to_it(depth: float, frame: int, returns: bool) -> None:
+    start = np.array([100.0, 80.0], np.float32)
+    motion = Sheared([depth] * 39)
+    landing = Source.at(motion, np.array([0]), start[None]).land(np.array([0, frame]))
+    np.testing.assert_allclose(landing.positions, np.array([start, start + np.array([40, 0])]), atol=1e-3)
+    assert landing.visible.tolist() == [True, returns]
+    assert landing.confidence[0] == 1
+    assert landing.confidence[1] >= 0.5
+    motion.single_surface = False
+    assert Source.at(motion, np.array([0]), start[None]).land(np.array([frame])).visible.all()
 
 
 def test_facts_of_the_clip_are_handed_on() -> None:
