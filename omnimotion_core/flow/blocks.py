@@ -23,6 +23,7 @@ from omnimotion_core.flow.matching import (
     compose_guesses,
     estimate,
     input_size,
+    settles,
 )
 from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap, stride_pairs
 from omnimotion_core.video.clip import Clip
@@ -80,7 +81,7 @@ class FlowBlocks:
         self.matcher = PairMatcher(self.bank, config)
         self.any_pair = estimator.pairs() is None
         self.batch = estimator.batch(size) if isinstance(estimator, LearnedEstimator) else 1  # pairs at once, on a GPU
-        self.settles = self.any_pair and estimator.refines and not isinstance(estimator, LearnedEstimator)
+        self.settles = settles(estimator)
         self.neighbors = frozenset(stride_pairs(clip.segments, (1,)) if self.settles else ())
         self.plain: dict[Pair, Both] = {}  # the estimator's own flow between neighbors, at matching size
         self.guesses: dict[Pair, Guess] = {}
@@ -133,14 +134,13 @@ class FlowBlocks:
     def _match(self, pair: Pair, direct: dict[Pair, Both], learned: dict[Pair, Both]) -> Block:
         """The matches of ``pair``; ``direct`` and ``learned`` hold the flow that was computed in batches."""
         own, composed = direct.get(pair) or self.plain.get(pair), self._composed(pair)
-        settled = [composed] if composed is not None and self.settles else []
-        searched = own is not None or not settled or pair.gap >= SEARCH_FROM_GAP
-        if searched and own is None:
+        settled = composed if self.settles else None
+        if own is None and (settled is None or pair.gap >= SEARCH_FROM_GAP):
             own = estimate(self.bank, [pair], [self.matcher.start(composed)])[0]
         power_of_two = pair.gap & (pair.gap - 1) == 0
         directions = self.matcher.match(
-            pair, direct=own, composed=composed if settled else None, continued=self._continued(pair),
-            by_homography=searched and (power_of_two or pair.gap not in self.config.gaps),
+            pair, direct=own, composed=settled, continued=self._continued(pair),
+            by_homography=own is not None and (power_of_two or pair.gap not in self.config.gaps),
             learned=learned.get(pair) or (None if self.learned is None else self.learned.alone(pair)),
         )  # fmt: skip
         if any(pair.gap < gap for gap in self.config.gaps):
@@ -203,8 +203,9 @@ class FlowBlocks:
         config = self.config
         rng = np.random.default_rng([self.seed, *frames])
         weight = match_weight(
-            there.cycle, there.appearance, there.structure, config.max_cycle_error_px, config.max_appearance_error
-        )
+            there.cycle, there.appearance, there.structure, there.unsettled, max_cycle=config.max_cycle_error_px,
+            max_appearance=config.max_appearance_error,
+        )  # fmt: skip
         hidden = np.zeros(weight.shape, bool)
         if abs(frames[1] - frames[0]) <= HIDDEN_MAX_GAP:
             failed = (there.cycle > HIDDEN_MIN_CYCLE * config.max_cycle_error_px) & np.isfinite(there.cycle)

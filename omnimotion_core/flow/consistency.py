@@ -11,8 +11,9 @@ import numpy as np
 from omnimotion_core.coordinates import Size, inside, pixel_grid
 from omnimotion_core.errors import FlowError
 
-STRUCTURE_WINDOW_PX = 9
+SURROUNDINGS_PX = 9  # side of the square in which small surroundings are looked at
 STRUCTURE_NOISE = 20.0  # variance in 8-bit levels, about which noise and grain tell nothing
+UNSETTLED_PX = 0.4  # working pixels: composed flow that moved by as much when it settled is worth a third
 STRUCTURE_RANGE = (0.4, 0.8)  # similarity: none of a match's worth is left below, all of it above
 EXPOSURE_STEP = 3  # pixels; the median difference of color is read from a coarser grid, since more change nothing
 
@@ -111,26 +112,31 @@ def structure_similarity(source: np.ndarray, target: np.ndarray, flow: np.ndarra
     to structural similarity", in square windows.
     """
     first, second = source.astype(np.float32), sample(target.astype(np.float32), targets(flow))
-    mean, other = _local_mean(first), _local_mean(second)
-    variances = _local_mean(first * first + second * second) - mean * mean - other * other
-    covariance = _local_mean(first * second) - mean * other
+    mean, other = local_mean(first), local_mean(second)
+    variances = local_mean(first * first + second * second) - mean * mean - other * other
+    covariance = local_mean(first * second) - mean * other
     similarity: np.ndarray = (2 * covariance + STRUCTURE_NOISE) / (variances + STRUCTURE_NOISE)
     return similarity
 
 
-def _local_mean(picture: np.ndarray) -> np.ndarray:
-    return cv2.blur(picture, (STRUCTURE_WINDOW_PX, STRUCTURE_WINDOW_PX))
+def local_mean(picture: np.ndarray) -> np.ndarray:
+    """The mean in a small square around each pixel, (H, W) float32."""
+    return cv2.blur(picture, (SURROUNDINGS_PX, SURROUNDINGS_PX))
 
 
 def match_weight(
-    cycle: np.ndarray, appearance: np.ndarray, structure: np.ndarray, max_cycle: float, max_appearance: float
-) -> np.ndarray:
+    cycle: np.ndarray, appearance: np.ndarray, structure: np.ndarray, unsettled: np.ndarray, *, max_cycle: float,
+    max_appearance: float,
+) -> np.ndarray:  # fmt: skip
     """How much a match is worth, 0..1: falls smoothly with both errors, and is 0 beyond either bound.
 
-    At half of both bounds the weight is about 0.6. What has little structure in common is worth less.
+    At half of both bounds the weight is about 0.6. What has little structure in common is worth less, and so is flow
+    put together of steps that do not quite fit: what moves when it settles has drifted, and where the picture is soft
+    it drifts unseen.
     """
     low, high = STRUCTURE_RANGE
     weight = np.exp(-((cycle / max_cycle) ** 2) - (appearance / max_appearance) ** 2)
+    weight *= np.exp(-((unsettled / UNSETTLED_PX) ** 2))
     weight *= np.clip((structure - low) / (high - low), 0.0, 1.0)
     return np.where((cycle <= max_cycle) & (appearance <= max_appearance), weight, 0.0).astype(np.float32)
 

@@ -11,6 +11,7 @@ Three sizes are met here: the *working* size of the clip; the *matching* size, a
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
 """
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,7 +23,14 @@ import numpy as np
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.coordinates import Size, pixel_grid
-from omnimotion_core.flow.consistency import appearance_error, compose, cycle_error, resize_flow, structure_similarity
+from omnimotion_core.flow.consistency import (
+    appearance_error,
+    compose,
+    cycle_error,
+    local_mean,
+    resize_flow,
+    structure_similarity,
+)
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.estimators.dis import settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography
@@ -32,7 +40,6 @@ from omnimotion_core.video.clip import Clip
 MAX_ENLARGEMENT = 2.0
 MEMO_LONG_SIDE = 432  # pixels; first guesses need no more, since DIS refines from half size on
 APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs as much as
-STRUCTURE_COST = float(__import__("os").environ.get("SC","0"))
 FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
 SAME_MATCH_PX = 1.0  # candidates nearer to each other than this found the same place
 
@@ -43,7 +50,7 @@ class Frame:
 
     picture: np.ndarray  # (h, w, 3) uint8 at matching size
     luminance: np.ndarray  # (h, w) uint8 at working size
-    prepared: Any  # the estimator's
+    prepared: Any  # the estimator's, of the picture
     lab: np.ndarray  # (h, w, 3) float32 CIELAB at working size, slightly blurred
     features: Features  # at matching size
 
@@ -56,11 +63,12 @@ class Direction:
     cycle: np.ndarray  # (h, w) float32, round-trip error, working pixels
     appearance: np.ndarray  # (h, w) float32, CIELAB units
     structure: np.ndarray  # (h, w) float32, similarity from -1 to 1
+    unsettled: np.ndarray  # (h, w) float32, by how many working pixels composed flow moved when it settled, nearby
 
     @property
     def cost(self) -> np.ndarray:
         """(h, w) float32, pixels; the smaller, the better it proves."""
-        return self.cycle + APPEARANCE_COST * self.appearance + STRUCTURE_COST * (1 - self.structure)
+        return self.cycle + APPEARANCE_COST * self.appearance
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +153,11 @@ def memo_size(working: Size) -> Size:
     return max(round(working[0] * scale), 8), max(round(working[1] * scale), 8)
 
 
+def settles(estimator: Estimator) -> bool:
+    """Whether long motion is settled: for estimators that only compare pictures, which a network surpasses."""
+    return estimator.refines and estimator.pairs() is None and not isinstance(estimator, LearnedEstimator)
+
+
 Both = tuple[np.ndarray, np.ndarray]  # a pair's flow, first to second and second to first
 
 
@@ -183,17 +196,19 @@ class PairMatcher:
             learned: a learned field of the pair, at any size.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
-        searched = [] if direct is None else [direct]
-        first, others = ([self._settled(source, target, composed)], searched) if composed else (searched, [])
-        others += [self._settled(source, target, guess) for guess in continued]
+        searched = [] if direct is None else [self._judge(source, target, direct)]
+        first, others = searched, []
+        if composed is not None:
+            first, others = [self._settled(source, target, composed)], searched
+        others += [self._judge(source, target, self._settle(source, target, guess)) for guess in continued]
         if by_homography and self.bank.estimator.refines:
-            others += self._aligned(source, target)
+            others += [self._judge(source, target, aligned) for aligned in self._aligned(source, target)]
         if learned is not None:
             guess = self._enlarged(learned[0]), self._enlarged(learned[1])
-            first += [learned, *estimate(self.bank, [pair], [guess])]
-        best = self._best(source, target, first)
+            first += [self._judge(source, target, field) for field in (learned, *estimate(self.bank, [pair], [guess]))]
+        best = _best(first)
         if others:
-            instead = self._best(source, target, others)
+            instead = _best(others)
             best = _mended(best[0], instead[0]), _mended(best[1], instead[1])
         return best
 
@@ -207,18 +222,21 @@ class PairMatcher:
         """Composed flow as a first guess for the estimator, at matching size."""
         return None if composed is None else (self._enlarged(composed[0]), self._enlarged(composed[1]))
 
-    def _settled(self, source: Frame, target: Frame, guess: Both) -> Both:
+    def _settled(self, source: Frame, target: Frame, composed: Both) -> tuple[Direction, Direction]:
+        """Composed flow where it settles, and by how much it moved."""
+        settled = self._settle(source, target, composed)
+        forward, backward = (
+            local_mean(np.linalg.norm(after - resize_flow(before, self.working_size), axis=-1))
+            for after, before in zip(settled, composed, strict=True)
+        )
+        there, back = self._judge(source, target, settled)
+        return dataclasses.replace(there, unsettled=forward), dataclasses.replace(back, unsettled=backward)
+
+    def _settle(self, source: Frame, target: Frame, guess: Both) -> Both:
         forward, backward = (resize_flow(flow, self.working_size) for flow in guess)
         return (
             settle(source.luminance, target.luminance, forward), settle(target.luminance, source.luminance, backward)
         )  # fmt: skip
-
-    def _best(self, source: Frame, target: Frame, candidates: Sequence[Both]) -> tuple[Direction, Direction]:
-        """At each pixel the candidate that costs least."""
-        best, *rest = (self._judge(source, target, *candidate) for candidate in candidates)
-        for other in rest:
-            best = _better(best[0], other[0]), _better(best[1], other[1])
-        return best
 
     def _aligned(self, source: Frame, target: Frame) -> list[Both]:
         """Flow by way of the homography: the residual motion is estimated after one picture is laid over the other."""
@@ -239,10 +257,8 @@ class PairMatcher:
         residual = estimator.flow(source.prepared, estimator.prepare(-1, laid_over), np.zeros_like(grid))
         return apply_homography(matrix, grid + residual) - grid
 
-    def _judge(
-        self, source: Frame, target: Frame, forward: np.ndarray, backward: np.ndarray
-    ) -> tuple[Direction, Direction]:
-        forward, backward = resize_flow(forward, self.working_size), resize_flow(backward, self.working_size)
+    def _judge(self, source: Frame, target: Frame, flow: Both) -> tuple[Direction, Direction]:
+        forward, backward = (resize_flow(way, self.working_size) for way in flow)
         return (
             self._direction(source, target, forward, cycle_error(forward, backward)),
             self._direction(target, source, backward, cycle_error(backward, forward)),
@@ -253,6 +269,7 @@ class PairMatcher:
         return Direction(
             flow=flow, cycle=cycle, appearance=appearance_error(source.lab, target.lab, flow, trusted),
             structure=structure_similarity(source.luminance, target.luminance, flow),
+            unsettled=np.zeros(flow.shape[:2], np.float32),
         )  # fmt: skip
 
     def _enlarged(self, flow: np.ndarray) -> np.ndarray:
@@ -264,6 +281,14 @@ def _resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
+def _best(candidates: Sequence[tuple[Direction, Direction]]) -> tuple[Direction, Direction]:
+    """At each pixel the candidate that costs least."""
+    best, *rest = candidates
+    for other in rest:
+        best = _better(best[0], other[0]), _better(best[1], other[1])
+    return best
+
+
 def _better(first: Direction, second: Direction) -> Direction:
     """At each pixel what costs less."""
     return _merged(first, second, second.cost < first.cost)
@@ -271,10 +296,11 @@ def _better(first: Direction, second: Direction) -> Direction:
 
 def _mended(first: Direction, second: Direction) -> Direction:
     """``first``, and ``second`` where ``first`` has failed, or both found the same place and ``second`` costs less."""
-    between = second.flow - first.flow
+    between, cost = second.flow - first.flow, first.cost
     same = np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX
-    cost = first.cost
-    return _merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
+    merged = _merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
+    elsewhere = (cost >= FAILED_COST) & ~same
+    return dataclasses.replace(merged, unsettled=np.where(elsewhere, second.unsettled, first.unsettled))
 
 
 def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
@@ -283,6 +309,7 @@ def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
         np.where(take, second.cycle, first.cycle),
         np.where(take, second.appearance, first.appearance),
         np.where(take, second.structure, first.structure),
+        np.where(take, second.unsettled, first.unsettled),
     )
 
 

@@ -78,13 +78,17 @@ def test_a_change_of_exposure_is_no_difference_of_appearance() -> None:
 def test_weights_fall_from_one_to_zero_at_the_bounds() -> None:
     cycle = np.array([[0, 0.5, 1.0, 1.01, np.inf]], np.float32)
     none, alike = np.zeros_like(cycle), np.ones_like(cycle)
-    weight = match_weight(cycle, none, alike, 1.0, 12.0)[0]
+    weight = match_weight(cycle, none, alike, none, max_cycle=1.0, max_appearance=12.0)[0]
     assert weight[0] == 1
     assert 0 < weight[2] < weight[1] < 1
     assert weight[3] == weight[4] == 0
-    assert match_weight(none, none + 12.1, alike, 1.0, 12.0).max() == 0
+    assert match_weight(none, none + 12.1, alike, none, max_cycle=1.0, max_appearance=12.0).max() == 0
     structure = np.array([[1, 0.8, 0.6, 0.4, -1]], np.float32)
-    np.testing.assert_allclose(match_weight(none, none, structure, 1.0, 12.0)[0], [1, 1, 0.5, 0, 0], atol=1e-6)
+    weight = match_weight(none, none, structure, none, max_cycle=1.0, max_appearance=12.0)[0]
+    np.testing.assert_allclose(weight, [1, 1, 0.5, 0, 0], atol=1e-6)
+    unsettled = np.array([[0, 0.1, 0.2, 0.4, 0.8]], np.float32)
+    weight = match_weight(none, none, alike, unsettled, max_cycle=1.0, max_appearance=12.0)[0]
+    np.testing.assert_allclose(weight, np.exp(-((unsettled[0] / 0.4) ** 2)), atol=1e-6)
 
 
 def test_structure_is_compared_as_a_loop_does() -> None:
