@@ -75,7 +75,7 @@ class FlowBlocks:
         learned: LearnedFields | None = None,
     ) -> None:  # fmt: skip
         self.clip, self.config, self.pool, self.seed, self.learned = clip, config, pool, seed, learned
-        window = BLOCK + max(config.gaps)
+        window = BLOCK + max(config.gaps) + 2  # a frame beside at each end, for what goes on as before
         size = input_size(estimator, clip.working_size, config.long_side)
         self.bank = FrameBank(clip, estimator, size, capacity=window, needs_features=estimator.refines)
         self.matcher = PairMatcher(self.bank, config)

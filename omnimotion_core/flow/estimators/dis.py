@@ -9,16 +9,15 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-PATCH_STRIDE = 4  # pixels; at full size the preset's 3 finds no more and takes half as long again
-GUIDED_ITERATIONS = 12  # of a patch's search from a first guess, and
-GUIDED_REFINEMENTS = 2  # of the field's refinement: half the preset's and fewer lose nothing there
+GUIDED_STRIDE = 4  # pixels between patches; with a first guess the preset's 3 finds no more, for half as long again
+GUIDED_FULL_SIDE = 640  # pixels; larger pictures are searched from a first guess to half their size
 
 
 class DisFlow:
     """DIS on luminance: OpenCV's medium preset, but to the full size of the pictures, where the preset stops at half.
 
     Half size misses more than twice as many pixels of a fine pattern by over a pixel, and all longer motion is put
-    together from what is found between neighbors.
+    together from what is found between neighbors. Only from a first guess are large pictures searched to half size.
     """
 
     refines = True
@@ -38,7 +37,9 @@ class DisFlow:
         """Flow (h, w, 2) from ``source`` to ``target``, searched for around ``initial`` where it is given."""
         if initial is None:
             return self._search("plain").calc(source, target, None)  # type: ignore[call-overload]  # None is allowed
-        return self._search("guided").calc(source, target, np.array(initial, dtype=np.float32, order="C"))
+        search = self._search("guided")
+        search.setFinestScale(0 if max(source.shape) <= GUIDED_FULL_SIDE else 1)
+        return search.calc(source, target, np.array(initial, dtype=np.float32, order="C"))
 
     def _search(self, kind: str) -> cv2.DISOpticalFlow:
         """This thread's search of that kind.
@@ -49,10 +50,8 @@ class DisFlow:
         if not hasattr(self._local, kind):
             made = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
             made.setFinestScale(0)
-            made.setPatchStride(PATCH_STRIDE)
             if kind == "guided":
-                made.setGradientDescentIterations(GUIDED_ITERATIONS)
-                made.setVariationalRefinementIterations(GUIDED_REFINEMENTS)
+                made.setPatchStride(GUIDED_STRIDE)
             setattr(self._local, kind, made)
         search: cv2.DISOpticalFlow = getattr(self._local, kind)
         return search
