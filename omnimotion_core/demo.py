@@ -2,20 +2,17 @@
 
 from pathlib import Path
 
-import cv2
-
 from omnimotion_core import pipeline
 from omnimotion_core.comparison import compare
 from omnimotion_core.config import Config, digest
 from omnimotion_core.errors import ConfigError, RunError
+from omnimotion_core.evaluation.footage import STAGE, write_frames
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.evaluation.tapvid import format_table, load_truth
 from omnimotion_core.events import Reporter
-from omnimotion_core.files import unwritable, write_atomically, write_text
+from omnimotion_core.files import unwritable, write_text
 from omnimotion_core.products import known_kinds
 from omnimotion_core.results import Results
-
-STAGE = "render"
 
 
 def run_demo(out: Path, config: Config, *, num_frames: int, side: int, reporter: Reporter) -> str:
@@ -44,26 +41,14 @@ def run_demo(out: Path, config: Config, *, num_frames: int, side: int, reporter:
     except OSError as error:
         raise unwritable(out, error) from error
     write_text(mark, facts)
-    clip = _write_clip(scene, out / "clip", reporter)
+    reporter.stage(STAGE)
+    write_frames(scene, out / "clip", stem="demo", keep_existing=True, reporter=reporter)
     truth_path = out / "truth.npz"
     if not truth_path.exists():
         scene.truth().save(truth_path)
     everything = config.override({"export": {"kinds": known_kinds()}})
-    run = pipeline.track(clip, out / "run", everything, reporter=reporter)
+    run = pipeline.track(out / "clip" / "demo.####.png", out / "run", everything, reporter=reporter)
     results = Results(run)
     figures = compare(results, load_truth(truth_path, num_frames, scene.size), "first", reporter=reporter)
     places = (run.tracks, run.markers, run.exr, run.preview, run.report)
     return "\n".join([format_table(figures), "", *map(str, places)])
-
-
-def _write_clip(scene: Scene, folder: Path, reporter: Reporter) -> str:
-    """Write the frames that are not there yet; returns the sequence's pattern."""
-    reporter.stage(STAGE)
-    for t in range(scene.num_frames):
-        path = folder / f"demo.{t + 1:04d}.png"
-        if not path.exists():
-            with write_atomically(path) as temporary:
-                if not cv2.imwrite(str(temporary), cv2.cvtColor(scene.render(t), cv2.COLOR_RGB2BGR)):
-                    raise RunError(f"{path} cannot be written", "choose another folder")
-        reporter.progress(STAGE, t + 1, scene.num_frames)
-    return str(folder / "demo.####.png")

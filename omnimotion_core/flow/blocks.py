@@ -203,8 +203,8 @@ class FlowBlocks:
         config = self.config
         rng = np.random.default_rng([self.seed, *frames])
         weight = match_weight(
-            there.cycle, there.appearance, there.structure, there.unsettled, max_cycle=config.max_cycle_error_px,
-            max_appearance=config.max_appearance_error,
+            there.cycle, there.appearance, self.matcher.structure(*frames, there.flow), there.unsettled,
+            max_cycle=config.max_cycle_error_px, max_appearance=config.max_appearance_error,
         )  # fmt: skip
         hidden = np.zeros(weight.shape, bool)
         if abs(frames[1] - frames[0]) <= HIDDEN_MAX_GAP:

@@ -62,7 +62,6 @@ class Direction:
     flow: np.ndarray  # (h, w, 2) float32, working pixels
     cycle: np.ndarray  # (h, w) float32, round-trip error, working pixels
     appearance: np.ndarray  # (h, w) float32, CIELAB units
-    structure: np.ndarray  # (h, w) float32, similarity from -1 to 1
     unsettled: np.ndarray  # (h, w) float32, by how many working pixels composed flow moved when it settled, nearby
 
     @property
@@ -212,6 +211,10 @@ class PairMatcher:
             best = _mended(best[0], instead[0]), _mended(best[1], instead[1])
         return best
 
+    def structure(self, i: int, j: int, flow: np.ndarray) -> np.ndarray:
+        """How alike the surroundings of both ends of each match from frame i to j are: ``structure_similarity``."""
+        return structure_similarity(self.bank.frame(i).luminance, self.bank.frame(j).luminance, flow)
+
     def guess(self, directions: tuple[Direction, Direction]) -> Guess:
         """What is kept of a pair's flow as a first guess for longer distances."""
         size = memo_size(self.working_size)
@@ -268,7 +271,6 @@ class PairMatcher:
         trusted = cycle <= self.config.max_cycle_error_px
         return Direction(
             flow=flow, cycle=cycle, appearance=appearance_error(source.lab, target.lab, flow, trusted),
-            structure=structure_similarity(source.luminance, target.luminance, flow),
             unsettled=np.zeros(flow.shape[:2], np.float32),
         )  # fmt: skip
 
@@ -308,7 +310,6 @@ def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
         np.where(take[..., None], second.flow, first.flow),
         np.where(take, second.cycle, first.cycle),
         np.where(take, second.appearance, first.appearance),
-        np.where(take, second.structure, first.structure),
         np.where(take, second.unsettled, first.unsettled),
     )
 

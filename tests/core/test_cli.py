@@ -18,7 +18,7 @@ from omnimotion_core.events import Reporter
 from omnimotion_core.run import RunFolder
 
 COMMANDS = ("track", "prepare", "flow", "fit", "tracks", "import", "query", "export", "propagate", "evaluate", "batch",
-            "farm", "publish", "demo", "bench", "weights", "doctor")
+            "farm", "publish", "demo", "bench", "weights", "addon", "doctor")
 
 
 def write_frames(folder: Path, pictures: list[np.ndarray], first: int = 1) -> str:

@@ -133,8 +133,8 @@ def test_what_is_believed_follows_the_published_rules(gap: int) -> None:
     backward[:, 30:] += np.array([0, 20], np.float32)
     like = rng.random((30, 40)) < 0.7
     none = np.zeros((30, 40), np.float32)
-    there = Direction(forward, cycle_error(forward, backward), none, none, none)
-    back = Direction(backward, cycle_error(backward, forward), none, none, none)
+    there = Direction(forward, cycle_error(forward, backward), none, none)
+    back = Direction(backward, cycle_error(backward, forward), none, none)
     got = accept(there, back, gap, 3.0, lambda flow, trusted: like)
     consistent, hidden = plain_masks(forward, backward, gap, like)
     # the interpolation's 1/32 pixel may move single pixels across a bound

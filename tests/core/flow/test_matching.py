@@ -98,7 +98,7 @@ def test_the_second_best_mends_what_failed_and_refines_what_it_agrees_with() -> 
     def direction(x: list[float], cost: list[float]) -> Direction:
         flow = np.array([[[value, 0.0] for value in x]], np.float32)
         none = np.zeros((1, 4), np.float32)
-        return Direction(flow, np.array([cost], np.float32), appearance=none, structure=none, unsettled=none)
+        return Direction(flow, np.array([cost], np.float32), appearance=none, unsettled=none)
 
     first = direction([5, 5, 5, 5], [0.5, 0.5, 2.5, 0.5])
     second = direction([5.5, 17, 17, 5.5], [0.1, 0.1, 3.0, 0.9])
