@@ -53,7 +53,9 @@ def find_correspondences(
         Cancelled: the user asked to stop; finished blocks stay.
     """
     require_estimator(config)
-    estimator = create_estimator(config.estimator, clip, weights=config.weights, device=device)
+    estimator = create_estimator(
+        config.estimator, clip, weights=config.weights, device=device, full_size=config.full_size
+    )
     exhaustive = _is_exhaustive(config, estimator)
     if exhaustive:
         config = _of_all_gaps(config, clip)

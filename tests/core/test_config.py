@@ -20,6 +20,8 @@ def test_draft_is_cheaper_than_standard() -> None:
     assert draft.fit.steps < standard.fit.steps
     assert len(draft.flow.gaps) < len(standard.flow.gaps)
     assert draft.video.long_side < standard.video.long_side
+    assert standard.flow.full_size
+    assert not draft.flow.full_size
 
 
 def test_an_override_changes_what_it_names_and_nothing_else() -> None:

@@ -99,7 +99,7 @@ def require_estimator(config: FlowConfig) -> None:
 
 
 def create_estimator(
-    name: str, clip: Clip, *, weights: str | None = None, device: str = "cpu"
+    name: str, clip: Clip, *, weights: str | None = None, device: str = "cpu", full_size: bool = True
 ) -> "Estimator | LearnedEstimator | ImportedTracks":
     """The estimator called ``name``; a folder's path gives the flow files in it, a file's the point tracks in it.
 
@@ -108,6 +108,7 @@ def create_estimator(
         clip: whose flow is wanted.
         weights: a learned estimator's file; a known one from the cache folder when not given. Read when it is needed.
         device: where a network computes: auto, cpu, cuda or mps.
+        full_size: whether DIS searches to the full size of the pictures.
     Raises:
         FlowError: there is no such estimator, folder or file, or it cannot be loaded.
     """
@@ -118,7 +119,7 @@ def create_estimator(
     if name in BUILT_IN:
         from omnimotion_core.flow.estimators.dis import DisFlow
 
-        return DisFlow()
+        return DisFlow(full_size=full_size)
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name in found:
         return _load(found[name])

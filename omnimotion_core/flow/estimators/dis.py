@@ -18,11 +18,15 @@ class DisFlow:
 
     Half size misses more than twice as many pixels of a fine pattern by over a pixel, and all longer motion is put
     together from what is found between neighbors. Only from a first guess are large pictures searched to half size.
+
+    Args:
+        full_size: else everything is searched to half size.
     """
 
     refines = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, full_size: bool = True) -> None:
+        self.full_size = full_size
         self._local = threading.local()
 
     def pairs(self) -> Iterable[tuple[int, int]] | None:
@@ -38,7 +42,7 @@ class DisFlow:
         if initial is None:
             return self._search("plain").calc(source, target, None)  # type: ignore[call-overload]  # None is allowed
         search = self._search("guided")
-        search.setFinestScale(0 if max(source.shape) <= GUIDED_FULL_SIDE else 1)
+        search.setFinestScale(0 if self.full_size and max(source.shape) <= GUIDED_FULL_SIDE else 1)
         return search.calc(source, target, np.array(initial, dtype=np.float32, order="C"))
 
     def _search(self, kind: str) -> cv2.DISOpticalFlow:
@@ -49,7 +53,7 @@ class DisFlow:
         """
         if not hasattr(self._local, kind):
             made = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-            made.setFinestScale(0)
+            made.setFinestScale(0 if self.full_size else 1)
             if kind == "guided":
                 made.setPatchStride(GUIDED_STRIDE)
             setattr(self._local, kind, made)

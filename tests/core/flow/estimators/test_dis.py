@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 
 from omnimotion_core.evaluation.synthetic import Scene
@@ -54,3 +55,20 @@ def test_flow_settles_nearby_and_stays_on_its_period() -> None:
         assert np.abs(settled - exact).mean() < 0.4 * np.abs(rough).mean()
         assert np.abs(settled - exact).max() < 1
         np.testing.assert_array_equal(guess, before)
+
+
+def test_full_size_finds_fine_motion_better_than_half() -> None:
+    y, x = np.mgrid[:96, :128].astype(np.float32)
+    still = Scene.make(2, (128, 96), seed=7).render(0).astype(np.float32)
+    fine = cv2.resize(np.random.default_rng(5).random((32, 43), np.float32), (128, 96), interpolation=cv2.INTER_CUBIC)
+    source = (0.5 * still + 110 * fine[..., None]).clip(0, 255).astype(np.uint8)
+    motion = np.stack([1.5 * np.sin(y * 0.4), 1.5 * np.cos(x * 0.35)], -1)  # where a pixel of the second comes from
+    origin = (np.stack([x, y], -1) - motion).astype(np.float32)
+    second = cv2.remap(source, origin[..., 0], origin[..., 1], cv2.INTER_CUBIC)
+
+    def error(full_size: bool) -> float:
+        dis = DisFlow(full_size=full_size)
+        flow = dis.flow(dis.prepare(1, second), dis.prepare(0, source), None)
+        return float(np.linalg.norm(flow + motion, axis=-1)[8:-8, 8:-8].mean())
+
+    assert error(True) < 0.9 * error(False)
