@@ -28,9 +28,11 @@ class AnyPairFlow:
     """
 
     def __init__(self, clip: Clip, config: FlowConfig, device: str = "cpu") -> None:
-        estimator = create_estimator(config.estimator, clip, weights=config.weights, device=device)
+        estimator = create_estimator(
+            config.estimator, clip, weights=config.weights, device=device, full_size=config.full_size
+        )
         if isinstance(estimator, ImportedTracks):  # which have no dense flow
-            estimator = DisFlow()
+            estimator = DisFlow(full_size=config.full_size)
         size = input_size(estimator, clip.working_size, config.long_side)
         if isinstance(estimator, LearnedEstimator):
             estimator.load(size)

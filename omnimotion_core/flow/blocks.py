@@ -29,7 +29,7 @@ from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap, stride_
 from omnimotion_core.video.clip import Clip
 
 BLOCK = 8  # first frames a block
-SEARCH_FROM_GAP = 4  # frames; over shorter distances composed flow fails nowhere that a search would not
+SEARCH_FROM_GAP = 4  # frames; over shorter distances composed flow fails at few pixels that a search would find
 CLOSURE_MIN_INLIERS = 40
 HIDDEN_MAX_GAP = 4  # frames; over longer distances a failed round trip says little about occlusion
 HIDDEN_PER_PAIR = 400

@@ -256,7 +256,7 @@ class PairMatcher:
             target.picture, inverse, self.bank.matching_size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         estimator = self.bank.estimator
-        grid = pixel_grid(self.bank.matching_size)
+        grid = pixel_grid(self.bank.matching_size)  # a first guess of no motion asks for the lighter search
         residual = estimator.flow(source.prepared, estimator.prepare(-1, laid_over), np.zeros_like(grid))
         return apply_homography(matrix, grid + residual) - grid
 

@@ -151,9 +151,11 @@ def adjacent_flow(
     Raises:
         FlowError: a learned estimator's weights are missing or cannot be used.
     """
-    estimator = create_estimator(config.estimator, clip, weights=config.weights, device=device)
+    estimator = create_estimator(
+        config.estimator, clip, weights=config.weights, device=device, full_size=config.full_size
+    )
     if isinstance(estimator, ImportedTracks):  # which have no dense flow
-        estimator = DisFlow()
+        estimator = DisFlow(full_size=config.full_size)
     size = input_size(estimator, clip.working_size, config.long_side)
     if isinstance(estimator, LearnedEstimator):
         estimator.load(size)

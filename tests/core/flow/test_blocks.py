@@ -1,14 +1,16 @@
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.flow.blocks import FlowBlocks
 from omnimotion_core.flow.estimators.dis import DisFlow
-from omnimotion_core.flow.matching import Both
+from omnimotion_core.flow.matching import Both, Direction
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.video.clip import Clip
+from tests.core.conftest import MakeClip
 
 
 def steady(there: float, back: float) -> Both:
@@ -39,3 +41,22 @@ def test_neighbors_and_those_beside_them_are_searched_within_a_shot(shot: Clip) 
         assert sorted(blocks.plain) == [Pair(0, 1), Pair(1, 2), Pair(2, 3)]
         blocks._find_plain([Pair(2, 3)])
         assert sorted(blocks.plain) == [Pair(1, 2), Pair(2, 3)]  # the next would lie across the cut
+
+
+def test_what_looks_alike_and_has_not_drifted_is_kept(make_clip: MakeClip) -> None:
+    rng = np.random.default_rng(8)
+    first, other = (cv2.resize(rng.integers(60, 190, (32, 48, 3), np.uint8), (96, 64)) for _ in range(2))
+    second = first.copy()
+    second[:, :48] = other[:, :48]  # the left half shows something else of about the same color
+    with ThreadPoolExecutor(1) as pool:
+        blocks = FlowBlocks(make_clip([first, second]), FlowConfig(), DisFlow(), pool, 0)
+    none = np.zeros((64, 96), np.float32)
+    drifted = none.copy()
+    drifted[:32] = 6.0  # pixels
+    there = Direction(np.zeros((64, 96, 2), np.float32), cycle=none, appearance=none, unsettled=drifted)
+    x, y = blocks._sampled_direction((0, 1), there, there, (None, None))["source"].T
+    kept = np.zeros((64, 96), bool)
+    kept[y, x] = True
+    assert kept[32:, 54:].mean() > 0.95
+    assert kept[32:, :42].mean() < 0.3
+    assert not kept[:32].any()

@@ -6,6 +6,7 @@ from omnimotion_core.config import FlowConfig
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.matching import (
+    Both,
     Direction,
     FrameBank,
     Guess,
@@ -92,6 +93,31 @@ def test_long_motion_stays_on_the_period_that_short_steps_followed(make_clip: Ma
     halves = [matcher.guess(match(matcher, Pair(t, t + 2), (short[t], short[t + 1]))) for t in (0, 2)]
     assert share_right(match(matcher, Pair(0, 4))[0].flow, 20) < 0.5
     assert share_right(match(matcher, Pair(0, 4), (halves[0], halves[1]))[0].flow, 20) > 0.95
+
+
+def test_composed_flow_tells_how_far_it_moved_when_it_settled(shot: Clip, scene: Scene) -> None:
+    matcher = PairMatcher(bank_of(shot), FlowConfig())
+    exact, visible = scene.flow(2, 4)
+    rough = exact.copy()
+    rough[48:] += np.random.default_rng(6).normal(0, 1.0, (48, 128, 2))
+    there, back = matcher.match(Pair(2, 4), direct=None, composed=(rough, scene.flow(4, 2)[0]), by_homography=False)
+    assert np.median(there.unsettled[56:]) > 2 * np.median(there.unsettled[:40])
+    assert np.median(np.linalg.norm(there.flow - exact, axis=-1)[48:][visible[48:]]) < 0.5 * 1.2
+    assert back.unsettled.shape == (96, 128)
+
+
+def test_what_goes_on_as_before_replaces_flow_that_failed(shot: Clip, scene: Scene) -> None:
+    matcher = PairMatcher(bank_of(shot), FlowConfig())
+    lost = scene.flow(4, 5)[0] + 20, scene.flow(5, 4)[0] + 20
+    guess = scene.flow(3, 4)[0], scene.flow(6, 5)[0]
+    exact, visible = scene.flow(4, 5)
+
+    def error(continued: list[Both]) -> float:
+        there, _ = matcher.match(Pair(4, 5), direct=lost, continued=continued, by_homography=False)
+        return float(np.median(np.linalg.norm(there.flow - exact, axis=-1)[visible]))
+
+    assert error([]) > 10
+    assert error([guess]) < 1
 
 
 def test_the_second_best_mends_what_failed_and_refines_what_it_agrees_with() -> None:
