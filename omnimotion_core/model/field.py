@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnimotion_core.config import ModelConfig
@@ -17,6 +18,8 @@ from omnimotion_core.model.invertible import MAX_RAW, FrameAffine, TabulatedCoup
 from omnimotion_core.model.kernels import PointMaps
 from omnimotion_core.model.motion import FAR, FieldShape, evidence_maps, look_up_evidence
 from omnimotion_core.video.clip import segments_of
+
+DEPTH_STEP = 0.2  # where depths of neighboring cells differ by more, two surfaces meet and nothing lies between
 
 
 class Field(nn.Module):
@@ -138,8 +141,12 @@ class PreparedField:
         return self.field.affine.inverse(frames, self.field.couplings.inverse(self._atlases, frames, points))
 
     def depth_at(self, frames: Tensor, xy: Tensor) -> Tensor:
-        """The depth map at normalized positions (P, 2): (P,)."""
-        return look_up(self._depth_atlas, self.field.num_frames, frames, self._to_cells(xy))[:, 0]
+        """The depth map at normalized positions (P, 2): (P,). Where it steps it is the nearest cell's, not between."""
+        cells = self._cells_at(xy)
+        before = [cells[:, axis].detach().long().clamp(max=side - 2) for axis, side in enumerate(self._counts)]
+        steps = self._rise[frames, before[1], before[0]] > DEPTH_STEP
+        cells = torch.where(steps[:, None], cells.detach().add(0.5).floor(), cells)
+        return look_up(self._depth_atlas, self.field.num_frames, frames, self._normalized(cells))[:, 0]
 
     def lift(self, frames: Tensor, pixels: Tensor) -> Tensor:
         """Working pixels (P, 2) to the local points (P, 3) of the surface seen there."""
@@ -158,15 +165,31 @@ class PreparedField:
 
     def appearance_at(self, frames: Tensor, xy: Tensor) -> Tensor:
         """The color near normalized positions (P, 2): (P, 3) CIELAB, slightly blurred, exposure evened out."""
-        return look_up(self._appearance_atlas, self.field.num_frames, frames, self._to_cells(xy))
+        return look_up(self._appearance_atlas, self.field.num_frames, frames, self._normalized(self._cells_at(xy)))
 
     def evidence_at(self, frames: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         """What matches say near normalized positions (P, 2): see ``PreparedMotion``."""
         return look_up_evidence(self.field, frames, xy)
 
-    def _to_cells(self, xy: Tensor) -> Tensor:
-        """Normalized positions of the picture to those of the depth map, whose cells tile it from the same corner."""
-        size = self.shape.working_size
-        cells = self._depth_atlas.new_tensor(self.field.depth.shape[:0:-1])
-        position = (normalized_to_pixel(xy, size) + 0.5) / self.field.depth_cell - 0.5
-        return position * (2.0 / (cells - 1)) - 1.0
+    @property
+    def _counts(self) -> tuple[int, int]:
+        """Cells of a depth map, across and down."""
+        height, width = self.field.depth.shape[1:]
+        return width, height
+
+    @cached_property
+    def _rise(self) -> Tensor:
+        """By how much the depths of each four cells that meet in a corner differ, (T, h - 1, w - 1)."""
+        depth = self.field.depth.detach()[:, None]
+        return (F.max_pool2d(depth, 2, stride=1) + F.max_pool2d(-depth, 2, stride=1))[:, 0]
+
+    def _cells_at(self, xy: Tensor) -> Tensor:
+        """Where normalized positions of the picture lie among the cells of the depth map, which tile it."""
+        position = (normalized_to_pixel(xy, self.shape.working_size) + 0.5) / self.field.depth_cell - 0.5
+        width, height = self._counts
+        x, y = position.nan_to_num(0.0).unbind(-1)
+        return torch.stack([x.clamp(0, width - 1), y.clamp(0, height - 1)], dim=-1)
+
+    def _normalized(self, cells: Tensor) -> Tensor:
+        """-1 and 1 at the first and the last cell."""
+        return cells * (2.0 / (cells.new_tensor(self._counts) - 1)) - 1.0

@@ -68,24 +68,30 @@ class TabulatedCouplings(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.num_layers, self.num_frames = num_layers, time_weights[0].shape[0]
+        self.levels = len(num_knots)  # that count, from the coarsest on; the rest is as if it were 0
         self.tables = nn.ParameterList(
             nn.Parameter(torch.randn(num_layers, weights.shape[1], 2, knots, knots, generator=generator) * INITIAL_STD)
             for weights, knots in zip(time_weights, num_knots, strict=True)
         )  # (L, K, 2, R, R) each: raw scale and shift
         for level, (weights, knots) in enumerate(zip(time_weights, num_knots, strict=True)):
             self.register_buffer(f"time_weights_{level}", weights, persistent=False)
-            self.register_buffer(f"knot_weights_{level}", resample_weights(knots, num_knots[-1]), persistent=False)
+            for finest in range(level, len(num_knots)):
+                between = resample_weights(knots, num_knots[finest])
+                self.register_buffer(f"knot_weights_{level}_{finest}", between, persistent=False)
         self.extent: Tensor
         self.center: Tensor
         self.register_buffer("extent", extent)
         self.register_buffer("center", center)
 
     def tables_by_frame(self) -> Tensor:
-        """The tables of each layer in each frame, all levels added: (L, T, 2, R, R), raw scale and shift."""
+        """The tables of each layer in each frame, all levels that count added: (L, T, 2, R, R), raw scale and shift.
+
+        R is of the finest of these levels.
+        """
         total: Tensor | None = None
-        for level, table in enumerate(self.tables):
+        for level, table in enumerate(self.tables[: self.levels]):
             in_time = getattr(self, f"time_weights_{level}")  # (T, K)
-            in_space = getattr(self, f"knot_weights_{level}")  # (R_finest, R)
+            in_space = getattr(self, f"knot_weights_{level}_{self.levels - 1}")  # (R_finest, R)
             layers, knots_in_time, channels, knots, _ = table.shape
             frames = table
             if not _is_identity(in_time):
@@ -133,7 +139,7 @@ class TabulatedCouplings(nn.Module):
         The coarsest level is free to change (weight 0.01), finer ones less so, up to weight 0.3.
         """
         total = self.extent.new_zeros(())
-        for table, weight in zip(self.tables, level_weights(len(self.tables)), strict=True):
+        for table, weight in zip(self.tables[: self.levels], level_weights(len(self.tables)), strict=False):
             in_time = table.diff(dim=1).square().mean() if table.shape[1] > 1 else 0.0
             in_space = table.diff(dim=3).square().mean() + table.diff(dim=4).square().mean()
             total = total + weight * (TIME_ROUGHNESS * in_time + SPACE_ROUGHNESS * in_space)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnimotion_core.model.field import Field
+from omnimotion_core.model.field import DEPTH_STEP, Field
 from omnimotion_core.model.invertible import (
     MAX_RAW,
     SPACE_ROUGHNESS,
@@ -28,6 +28,7 @@ from omnimotion_core.optimization.sampling import Batch
 PARTS = 2  # of a batch, each with gradients of its own; always as many, so that sums do not depend on the threads
 
 _ONE, _ZERO, _HALF = np.float32(1), np.float32(0), np.float32(0.5)
+_STEP = np.float32(DEPTH_STEP)
 _SOFTENING, _MAX_RAW = np.float32(SOFTENING_PX), np.float32(MAX_RAW)
 
 
@@ -42,6 +43,16 @@ def _cell(pixel, cell, count):  # type: ignore[no-untyped-def]  # numba infers
         position, free = np.float32(count - 1), _ZERO
     index = min(int(position), count - 2)
     return index, position - index, free
+
+
+@numba.njit(inline="always")
+def _on_surface(depth, row, column, down, across, free_a, free_b):  # type: ignore[no-untyped-def]
+    """Where a depth map (h, w) is read: between four cells, or at the nearest where two surfaces meet."""
+    a, b = depth[row, column], depth[row, column + 1]
+    c, d = depth[row + 1, column], depth[row + 1, column + 1]
+    if max(max(a, b), max(c, d)) - min(min(a, b), min(c, d)) > _STEP:
+        return _ONE if down >= _HALF else _ZERO, _ONE if across >= _HALF else _ZERO, _ZERO, _ZERO
+    return down, across, free_a, free_b
 
 
 @numba.njit(inline="always")
@@ -83,6 +94,7 @@ def _part(  # type: ignore[no-untyped-def]
         i, j, share = frames_from[m], frames_to[m], weight[m]
         from_column, from_across, _ = _cell(source[m, 0], cell, width)
         from_row, from_down, _ = _cell(source[m, 1], cell, height)
+        from_down, from_across, _, _ = _on_surface(depth[i], from_row, from_column, from_down, from_across, _ONE, _ONE)
         x, y = source[m, 0] / half[0] - _ONE, source[m, 1] / half[1] - _ONE
         v[0] = affine[i, 0] * x + affine[i, 1] * y + affine[i, 2]
         v[1] = affine[i, 3] * x + affine[i, 4] * y + affine[i, 5]
@@ -120,6 +132,7 @@ def _part(  # type: ignore[no-untyped-def]
 
         column, across, free_a = _cell(pixel_x, cell, width)
         row, down, free_b = _cell(pixel_y, cell, height)
+        down, across, free_a, free_b = _on_surface(depth[j], row, column, down, across, free_a, free_b)
         surface = bilinear(depth[j], row, column, down, across)
         behind = v[2] - surface
         g_z = share * depth_weight
@@ -226,7 +239,8 @@ class _Roughness(torch.autograd.Function):
 def roughness(couplings: TabulatedCouplings) -> Tensor:
     """``TabulatedCouplings.roughness`` on the CPU."""
     total = couplings.extent.new_zeros(())
-    for table, weight in zip(couplings.tables, level_weights(len(couplings.tables)), strict=True):
+    tables, weights = couplings.tables[: couplings.levels], level_weights(len(couplings.tables))
+    for table, weight in zip(tables, weights, strict=False):
         layers, times, channels, rows, columns = table.shape
         tiles = layers * channels
         in_time = weight * TIME_ROUGHNESS / max(tiles * (times - 1) * rows * columns, 1)

@@ -7,6 +7,7 @@ towards the second ends. It can be stopped between any two steps and goes on fro
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FAR, FieldShape
 from omnimotion_core.optimization import compiled, losses
+from omnimotion_core.optimization.depth_search import search_depth
 from omnimotion_core.optimization.evidence import keep_colors, weigh_evidence
 from omnimotion_core.optimization.sampling import Batch, MatchSampler
 from omnimotion_core.optimization.state import Fitter
@@ -56,6 +58,7 @@ def fit(
             preview(fitter.field)
 
     fitter.run(checkpoint, reporter, show)
+    fitter.set_levels()
     field = fitter.field.requires_grad_(False)
     weigh_evidence(field, correspondences, seed=config.seed)
     keep_colors(field, clip, correspondences)
@@ -78,6 +81,7 @@ class _Fitter(Fitter):
     ) -> None:
         self.settings, self.device = config.fit, device
         self.field = warm_started_field(FieldShape.of(clip), config.model, correspondences, config.seed).to(device)
+        self.field.threads = threads
         self.sampler = MatchSampler(correspondences, device)
         self.scale = losses.length_scale(clip.working_size)
         self.compiled = None
@@ -85,22 +89,40 @@ class _Fitter(Fitter):
             self.compiled = compiled.MatchLoss(self.field, self.scale, self.settings.depth_weight, threads)
         self.edges = losses.edge_weights(_depth_sized_pictures(clip, self.field).to(device))
         self.rates = (self.settings.lr_tables, self.settings.lr_depth, self.settings.lr_affine)
+        self.searches = {round(share * self.settings.steps) for share in self.settings.depth_searches}
         parameters = list(self.field.couplings.parameters()), [self.field.depth], [self.field.affine.matrix]
         groups = [{"params": group, "lr": rate} for group, rate in zip(parameters, self.rates, strict=True)]
         super().__init__(
             self.field, torch.optim.Adam(groups, betas=DECAY, fused=True), steps=self.settings.steps,
             checkpoint_every=self.settings.checkpoint_every, seed=config.seed, rates="fit.lr_tables and fit.lr_depth",
         )  # fmt: skip
+        self.set_levels()
 
     def learning_rates(self) -> list[float]:
         """Of tables, depth maps and affine maps."""
         return [rate * learning_rate_factor(self.step, self.settings) for rate in self.rates]
 
+    def restore_extra_state(self, state: dict[str, Any]) -> None:
+        """Go back to the levels of this step too."""
+        super().restore_extra_state(state)
+        self.set_levels()
+
     def loss(self) -> Tensor:
         """Of a batch of matches, and the smoothness of a few frames' depth maps."""
+        self.set_levels()
+        if self.step in self.searches:
+            search_depth(self.field, self.sampler, self.scale, self.generator)
         batch = self.sampler.draw(self.settings.batch, self.generator)
         frames = torch.randperm(self.field.num_frames, generator=self.generator)[:SMOOTHED_FRAMES].to(self.device)
         return self._loss(batch, frames)
+
+    def set_levels(self) -> None:
+        """Let those levels of the tables count that have started: the coarse ones first, so that fine ones, of which
+        each sees few matches, hold only what those cannot express."""
+        couplings, share = self.field.couplings, self.step / self.steps
+        started = sum(start <= share for start in self.settings.level_starts)
+        all_of_them = started == len(self.settings.level_starts)
+        couplings.levels = len(couplings.tables) if all_of_them else min(started, len(couplings.tables))
 
     def _loss(self, batch: Batch, frames: Tensor) -> Tensor:
         settings = self.settings

@@ -21,6 +21,8 @@ BYTES_PER_POINT = 1200  # that a point being mapped holds at once, measured
 RESIDUAL_SCALE = 1.5  # pixels of a 256-pixel frame: where matches are missed by this much, confidence falls to a third
 MIN_CONFIDENCE_OF_UNSUPPORTED = 0.2
 MAX_COLOR_DIFFERENCE = 12.0  # mean CIELAB units, as flow's matches: what looks different is another surface
+LEAST_COLOR_DIFFERENCE = 3.0  # that is allowed where no matches support either end: it may have landed anywhere
+FULL_TOLERANCE_SUPPORT = 0.6  # from here on the first of these two holds
 SAME_DEPTH = 0.02  # what is seen where a point lands, no farther from it than this, is the point itself
 RETURN_PX = (4.0, 16.0)  # pixels of a 256-pixel frame: the least and the most that a round trip may miss by,
 RETURN_PX_PER_FRAME = 0.5  # and how it grows: over many frames what one surface holds drifts apart
@@ -137,22 +139,34 @@ class Source:
         x, y = positions.unbind(-1)
         on_picture = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
         shown, decided = prepared.shown(to, local)
-        alike, likely = self._alike(to, local, count)
+        missed, support = self._evidence(to, local, count)
+        alike, likely = self._alike(to, local, count, support)
         back, surely = self._returning(to, local, count)
         visible = on_picture & shown & alike & back
         decided = torch.minimum(torch.minimum(decided, likely), surely)
-        trust = self._trust(to, local, count)
+        trust = self._trust(missed, support)
         confidence = trust * torch.where(on_picture, decided, torch.ones_like(trust))
         return Landing(positions, local[:, 2], visible, confidence)
 
-    def _alike(self, to: Tensor, local: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Whether points look there as they did where they begin: (P,) bool; and how sure that is, 0.5..1."""
+    def _evidence(self, to: Tensor, local: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Missed pixels and support of each point's two ends, the worse of them: (P,) each."""
+        missed_from, support_from = (value.repeat_interleave(count) for value in self.evidence)
+        missed_to, support_to = self.prepared.evidence_at(to, local[:, :2])
+        return torch.maximum(missed_from, missed_to), torch.minimum(support_from, support_to)
+
+    def _alike(self, to: Tensor, local: Tensor, count: int, support: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether points look there as they did where they begin: (P,) bool; and how sure that is, 0.5..1.
+
+        The less matches support a point, the more alike it has to look.
+        """
         here = self.prepared.appearance_at(to, local[:, :2])
         if self.color is None or here is None:
             return torch.ones_like(to, dtype=torch.bool), torch.ones_like(local[:, 0])
         difference = (here - self.color.repeat_interleave(count, dim=0)).abs().mean(dim=-1)
-        unsure = torch.exp(-(difference - MAX_COLOR_DIFFERENCE).abs() / (0.5 * MAX_COLOR_DIFFERENCE))
-        return difference <= MAX_COLOR_DIFFERENCE, 1 - 0.5 * unsure
+        least = LEAST_COLOR_DIFFERENCE / MAX_COLOR_DIFFERENCE
+        allowed = MAX_COLOR_DIFFERENCE * (support / FULL_TOLERANCE_SUPPORT).clamp(least, 1.0)
+        unsure = torch.exp(-(difference - allowed).abs() / (0.5 * MAX_COLOR_DIFFERENCE))
+        return difference <= allowed, 1 - 0.5 * unsure
 
     def _returning(self, to: Tensor, local: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Whether what is seen where points land goes back to where they began: (P,) bool; how sure that is, 0.5..1.
@@ -177,13 +191,10 @@ class Source:
         sure[apart] = 1 - 0.5 * torch.exp(-(missed - allowed).abs() / (0.5 * allowed))
         return returning, sure
 
-    def _trust(self, to: Tensor, local: Tensor, count: int) -> Tensor:
+    def _trust(self, missed: Tensor, support: Tensor) -> Tensor:
         """How well the field is supported at both ends, 0..1."""
-        missed_from, support_from = (value.repeat_interleave(count) for value in self.evidence)
-        missed_to, support_to = self.prepared.evidence_at(to, local[:, :2])
         unit = RESIDUAL_SCALE * max(self.prepared.shape.working_size) / 256
-        accuracy = torch.exp(-torch.maximum(missed_from, missed_to) / unit)
-        support = torch.minimum(support_from, support_to)
+        accuracy = torch.exp(-missed / unit)
         return accuracy * (MIN_CONFIDENCE_OF_UNSUPPORTED + (1 - MIN_CONFIDENCE_OF_UNSUPPORTED) * support)
 
 

@@ -1,0 +1,87 @@
+"""Depth maps whose edges are sharp: each cell tries the depths of its surroundings and takes the one its matches like best.
+
+Gradients alone do not get there. Between the depth of an object and that of what lies behind it the volume holds no
+surface, and what moves through it there moves anyhow; so a cell at the edge of an object that starts between the two
+finds no way to either.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omnimotion_core.coordinates import pixel_to_normalized
+from omnimotion_core.model.field import Field
+from omnimotion_core.optimization.sampling import Batch, MatchSampler
+
+RADII = (2, 7)  # cells: how far around it a cell looks for the nearest and the farthest depth
+MAX_GAP = 8  # frames: matches over more are not asked, since where they are wrong tells of motion more than of depth
+MAX_MATCHES = 1_000_000  # that are asked
+CHUNK = 131_072  # matches at once
+WORTH_A_LOOK = 0.2  # of depth: where candidates differ by less there is nothing to find
+ROBUST_PX = 2.0  # pixels of a frame of 256: a miss by this much costs 1, the farthest 2
+SAME_SURFACE = 0.05  # of depth: what lands this far or farther from the other frame's depth map costs 1 more
+GAIN = 0.05  # what another depth must be better by
+
+
+@torch.no_grad()
+def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: torch.Generator) -> float:
+    """Replace the depth of every cell by the one of its candidates under which its matches, and those beside it, cost least.
+
+    Args:
+        field: whose depth maps are replaced.
+        scale: from working pixels to pixels of a frame of 256.
+        generator: draws the matches that are asked, where there are many.
+    Returns:
+        The share of the cells that changed.
+    Source: taking over a neighbor's value where it costs less is the propagation step of Barnes et al. 2009,
+    "PatchMatch: a randomized correspondence algorithm for structural image editing".
+    """
+    candidates = torch.stack([field.depth, *_extremes(field.depth)])  # (K, T, h, w)
+    open_cells = (candidates.amax(dim=0) - candidates.amin(dim=0) > WORTH_A_LOOK).flatten()
+    costs, weights = torch.zeros_like(candidates).flatten(1), torch.zeros_like(field.depth).flatten()
+    prepared = field.prepare()
+    index = torch.randperm(len(sampler), generator=generator)[:MAX_MATCHES].sort().values
+    for rows in index.to(sampler.device).split(CHUNK):
+        batch = sampler.take(rows)
+        cells = _cells_of(field, batch)
+        asked = open_cells[cells] & ((batch.frames_to - batch.frames_from).abs() <= MAX_GAP)
+        batch, cells = sampler.take(rows[asked]), cells[asked]
+        xy = pixel_to_normalized(batch.source, field.shape.working_size)
+        for depth, cost in zip(candidates.flatten(1), costs, strict=True):
+            start = torch.cat([xy, depth[cells][:, None]], dim=-1)
+            landed = prepared.from_canonical(batch.frames_to, prepared.to_canonical(batch.frames_from, start))
+            miss = (prepared.to_pixels(landed) - batch.target).norm(dim=-1) * scale
+            apart = (landed[:, 2] - prepared.depth_at(batch.frames_to, landed[:, :2])).abs()
+            each = miss / (1 + miss / ROBUST_PX) + (apart / SAME_SURFACE).clamp(max=1.0)
+            cost.index_add_(0, cells, batch.weight * each)
+        weights.index_add_(0, cells, batch.weight)
+    mean = _gathered(costs.view_as(candidates)) / _gathered(weights.view(1, *field.depth.shape)).clamp(min=1e-3)
+    mean[0] -= GAIN
+    found = candidates.gather(0, mean.argmin(dim=0, keepdim=True))[0]
+    changed = (found != field.depth).float().mean()
+    field.depth.copy_(found)
+    return float(changed)
+
+
+def _extremes(depth: Tensor) -> list[Tensor]:
+    """The nearest and the farthest depth around each cell, (T, h, w) each."""
+    found = []
+    for radius in RADII:
+        for sign in (1, -1):
+            extreme = depth[:, None] * sign
+            for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
+                extreme = F.max_pool2d(extreme, kernel, stride=1, padding=padding)
+            found.append(extreme[:, 0] * sign)
+    return found
+
+
+def _gathered(values: Tensor) -> Tensor:
+    """Each cell of (K, T, h, w) together with those next to it."""
+    return F.avg_pool2d(values, 3, stride=1, padding=1)
+
+
+def _cells_of(field: Field, batch: Batch) -> Tensor:
+    """The cell, of all depth maps in a row, in which each match begins: (B,)."""
+    _, height, width = field.depth.shape
+    column, row = (batch.source / field.depth_cell).long().unbind(-1)
+    return (batch.frames_from * height + row.clamp(0, height - 1)) * width + column.clamp(0, width - 1)
