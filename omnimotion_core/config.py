@@ -192,6 +192,7 @@ class FitConfig:
     table_smoothness: float = 4.0
     level_starts: tuple[float, ...] = (0.0, 0.15, 0.45)  # share of the steps from which each level of tables counts
     depth_searches: tuple[float, ...] = (0.06, 0.12, 0.2, 0.3, 0.45)  # shares of the steps at which depths are searched
+    free_space_after: float = 0.45  # share of the steps after which points in free space are drawn back; 1: none is
     robust_after: float = 0.25  # share of the steps after which the penalty turns robust
     robust_scale_px: float = 2.0
     checkpoint_every: int = 100
@@ -204,7 +205,8 @@ class FitConfig:
             _require(getattr(self, name) > 0, f"fit.{name}", getattr(self, name), "set it above 0")
         for name in ("warmup_steps", "depth_weight", "depth_smoothness", "table_smoothness"):
             _require(getattr(self, name) >= 0, f"fit.{name}", getattr(self, name), "set it to 0 or more")
-        _require(0 <= self.robust_after <= 1, "fit.robust_after", self.robust_after, "set it between 0 and 1")
+        for name in ("robust_after", "free_space_after"):
+            _require(0 <= getattr(self, name) <= 1, f"fit.{name}", getattr(self, name), "set it between 0 and 1")
         _require(len(self.level_starts) > 0 and self.level_starts[0] == 0 and self.level_starts[-1] < 1
                  and list(self.level_starts) == sorted(self.level_starts), "fit.level_starts", self.level_starts,
                  "give rising shares that begin with 0 and stay below 1")

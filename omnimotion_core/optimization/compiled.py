@@ -76,7 +76,7 @@ def _slopes(table, row, column, down, across):  # type: ignore[no-untyped-def]
 
 @compiled
 def _part(  # type: ignore[no-untyped-def]
-    tables, affine, depth, center, extent, half, cell, frames_from, frames_to, source, target, weight,
+    tables, affine, depth, center, extent, half, cell, frames_from, frames_to, source, target, weight, on_surface,
     scale, robust, depth_weight, g_tables, g_affine, g_depth, start, end,
 ):  # fmt: skip
     """Loss of the matches [start, end), their gradients added to ``g_…``; ``weight`` is each one's share of it."""
@@ -135,7 +135,7 @@ def _part(  # type: ignore[no-untyped-def]
         down, across, free_a, free_b = _on_surface(depth[j], row, column, down, across, free_a, free_b)
         surface = bilinear(depth[j], row, column, down, across)
         behind = v[2] - surface
-        g_z = share * depth_weight
+        g_z = share * depth_weight * on_surface[m]
         if behind < 0:
             g_z = -g_z
         loss += share * distance / damping + g_z * behind
@@ -287,7 +287,7 @@ class MatchLoss:
         field = self._field
         share = (batch.weight / batch.weight.sum().clamp(min=1e-6)).numpy()
         columns = (batch.frames_from, batch.frames_to, batch.source, batch.target)
-        matches = (*(column.numpy() for column in columns), share)
+        matches = (*(column.numpy() for column in columns), share, batch.on_surface.numpy())
         settings = (self._scale, np.float32(robust_px or 0.0), self._depth_weight)
 
         def run(tables: Tensor, affine: Tensor, depth: Tensor) -> tuple[float, list[Tensor]]:

@@ -45,7 +45,7 @@ def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: t
         batch = sampler.take(rows)
         cells = _cells_of(field, batch)
         asked = open_cells[cells] & ((batch.frames_to - batch.frames_from).abs() <= MAX_GAP)
-        batch, cells = sampler.take(rows[asked]), cells[asked]
+        batch, cells = batch.take(asked), cells[asked]
         xy = pixel_to_normalized(batch.source, field.shape.working_size)
         for depth, cost in zip(candidates.flatten(1), costs, strict=True):
             start = torch.cat([xy, depth[cells][:, None]], dim=-1)

@@ -22,6 +22,7 @@ from omnimotion_core.model.motion import FAR, FieldShape
 from omnimotion_core.optimization import compiled, losses
 from omnimotion_core.optimization.depth_search import search_depth
 from omnimotion_core.optimization.evidence import keep_colors, weigh_evidence
+from omnimotion_core.optimization.free_space import find_contradictions
 from omnimotion_core.optimization.sampling import Batch, MatchSampler
 from omnimotion_core.optimization.state import Fitter
 from omnimotion_core.optimization.warm_start import warm_started_field
@@ -31,6 +32,8 @@ FINAL_RATE = 0.03  # of the learning rate, at the end of its cosine
 SMOOTHED_FRAMES = 8  # frames whose depth maps are smoothed in a step, chosen at random
 RANGE_WEIGHT = 10.0  # OmniMotion's weight of its depth range term
 DECAY = (0.9, 0.99)
+INSPECTIONS = 20  # evenly over a fit: how often points in free space would be looked for, were it from the start
+CONTRADICTIONS_PER_MATCH = 1 / 8  # in a step, at most; and of those known half at most
 
 
 def fit(
@@ -90,6 +93,7 @@ class _Fitter(Fitter):
         self.edges = losses.edge_weights(_depth_sized_pictures(clip, self.field).to(device))
         self.rates = (self.settings.lr_tables, self.settings.lr_depth, self.settings.lr_affine)
         self.searches = {round(share * self.settings.steps) for share in self.settings.depth_searches}
+        self.contradictions: Batch | None = None
         parameters = list(self.field.couplings.parameters()), [self.field.depth], [self.field.affine.matrix]
         groups = [{"params": group, "lr": rate} for group, rate in zip(parameters, self.rates, strict=True)]
         super().__init__(
@@ -102,9 +106,13 @@ class _Fitter(Fitter):
         """Of tables, depth maps and affine maps."""
         return [rate * learning_rate_factor(self.step, self.settings) for rate in self.rates]
 
+    def extra_state(self) -> dict[str, Any]:
+        """The points in free space that are known."""
+        return {} if self.contradictions is None else self.contradictions.columns()
+
     def restore_extra_state(self, state: dict[str, Any]) -> None:
-        """Go back to the levels of this step too."""
-        super().restore_extra_state(state)
+        """Go back to these, and to the levels of this step."""
+        self.contradictions = Batch(**{name: v.to(self.device) for name, v in state.items()}) if state else None
         self.set_levels()
 
     def loss(self) -> Tensor:
@@ -112,9 +120,22 @@ class _Fitter(Fitter):
         self.set_levels()
         if self.step in self.searches:
             search_depth(self.field, self.sampler, self.scale, self.generator)
-        batch = self.sampler.draw(self.settings.batch, self.generator)
+        after = self.settings.free_space_after
+        if after <= self.step / self.steps < 1 and self.step % max(self.steps // INSPECTIONS, 1) == 0:
+            self.contradictions = find_contradictions(self.field, self.generator)
+        batch = self._draw()
         frames = torch.randperm(self.field.num_frames, generator=self.generator)[:SMOOTHED_FRAMES].to(self.device)
         return self._loss(batch, frames)
+
+    def _draw(self) -> Batch:
+        """Matches, and some of the points in free space."""
+        count, known = self.settings.batch, self.contradictions
+        batch = self.sampler.draw(count, self.generator)
+        if known is None or len(known) < 2:
+            return batch
+        share = min(round(count * CONTRADICTIONS_PER_MATCH), len(known) // 2)
+        rows = torch.randint(len(known), (share,), generator=self.generator).sort().values
+        return batch.with_more(known.take(rows.to(self.device)))
 
     def set_levels(self) -> None:
         """Let those levels of the tables count that have started: the coarse ones first, so that fine ones, of which
@@ -148,7 +169,9 @@ class _Fitter(Fitter):
             prepared.to_pixels(landed) * self.scale, batch.target * self.scale, batch.weight, robust
         )
         map_value = prepared.depth_at(batch.frames_to, landed[:, :2])
-        return flow + self.settings.depth_weight * losses.depth_consistency_loss(landed[:, 2], map_value, batch.weight)
+        return flow + self.settings.depth_weight * losses.depth_consistency_loss(
+            landed[:, 2], map_value, batch.weight, batch.on_surface
+        )
 
 
 def _depth_sized_pictures(clip: Clip, field: Field) -> Tensor:

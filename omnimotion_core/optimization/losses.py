@@ -25,9 +25,12 @@ def flow_loss(predicted: Tensor, target: Tensor, weight: Tensor, robust_px: floa
     return (distance * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
-def depth_consistency_loss(mapped: Tensor, map_value: Tensor, weight: Tensor) -> Tensor:
-    """Mean |mapped depth - depth map where the point lands| of matched points, (B,) each: both show one surface."""
-    return ((mapped - map_value).abs() * weight).sum() / weight.sum().clamp(min=1e-6)
+def depth_consistency_loss(mapped: Tensor, map_value: Tensor, weight: Tensor, on_surface: Tensor) -> Tensor:
+    """Mean |mapped depth - depth map where the point lands| of matched points, (B,) each: both show one surface.
+
+    Where ``on_surface`` is 0 they need not, and the difference counts as none.
+    """
+    return ((mapped - map_value).abs() * weight * on_surface).sum() / weight.sum().clamp(min=1e-6)
 
 
 def edge_weights(pictures: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Batches of matches, drawn on the device that holds them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -17,6 +17,23 @@ class Batch:
     source: Tensor  # (B, 2) float32
     target: Tensor  # (B, 2) float32
     weight: Tensor  # (B,) float32, 0..1
+    on_surface: Tensor  # (B,) float32: 1 where both ends show the point, 0 where the target may hide it
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def take(self, index: Tensor) -> "Batch":
+        """The matches of the given rows."""
+        return Batch(**{name: values[index] for name, values in self.columns().items()})
+
+    def with_more(self, other: "Batch") -> "Batch":
+        """These and then the others."""
+        theirs = other.columns()
+        return Batch(**{name: torch.cat([values, theirs[name]]) for name, values in self.columns().items()})
+
+    def columns(self) -> dict[str, Tensor]:
+        """Every tensor by its name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class MatchSampler:
@@ -49,4 +66,5 @@ class MatchSampler:
             source=self._source[index].float(),
             target=self._target[index],
             weight=self._weight[index].float() / 255.0,
+            on_surface=torch.ones(len(index), device=self.device),
         )

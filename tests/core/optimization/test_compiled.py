@@ -39,6 +39,7 @@ def batch() -> Batch:
         source=source,
         target=source + torch.randn(count, 2, generator=generator) * 6,
         weight=torch.rand(count, generator=generator),
+        on_surface=(torch.rand(count, generator=generator) > 0.2).float(),
     )
 
 
@@ -48,7 +49,7 @@ def by_torch(field: Field, batch: Batch, scale: float, robust: float | None) -> 
     landed = prepared.from_canonical(batch.frames_to, there)
     surface = prepared.depth_at(batch.frames_to, landed[:, :2])
     flow = losses.flow_loss(prepared.to_pixels(landed) * scale, batch.target * scale, batch.weight, robust)
-    return flow + DEPTH_WEIGHT * losses.depth_consistency_loss(landed[:, 2], surface, batch.weight)
+    return flow + DEPTH_WEIGHT * losses.depth_consistency_loss(landed[:, 2], surface, batch.weight, batch.on_surface)
 
 
 def gradients(field: Field, loss: torch.Tensor) -> dict[str, torch.Tensor]:

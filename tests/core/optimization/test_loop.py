@@ -12,6 +12,7 @@ from omnimotion_core.events import Cancelled, Progress, Reporter
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
+from omnimotion_core.optimization.free_space import find_contradictions
 from omnimotion_core.optimization.loop import FINAL_RATE, fit, learning_rate_factor
 from omnimotion_core.optimization.sampling import MatchSampler
 from omnimotion_core.video.clip import Clip
@@ -69,6 +70,53 @@ def test_a_cancelled_fit_goes_on_with_the_same_result(run_fit: Fit, tmp_path: Pa
     assert state is not None
     assert state["step"] == step
     assert_same(run_fit(folder=tmp_path / "stopped"), whole)
+
+
+def test_levels_start_one_after_the_other_and_all_count_in_the_end(
+    run_fit: Fit, short: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omnimotion_core.model.invertible import TabulatedCouplings
+
+    counted: list[int] = []
+    tables_by_frame = TabulatedCouplings.tables_by_frame
+
+    def noted(couplings: TabulatedCouplings) -> torch.Tensor:
+        counted.append(couplings.levels)
+        return tables_by_frame(couplings)
+
+    monkeypatch.setattr(TabulatedCouplings, "tables_by_frame", noted)
+    quiet = {"depth_searches": (), "free_space_after": 1.0, "level_starts": (0.0, 0.5)}
+    levels = len(short.model.knots)
+    field = run_fit(dataclasses.replace(short, fit=dataclasses.replace(short.fit, **quiet)))
+    assert counted[:30] == [1] * 15 + [levels] * 15
+    assert field.couplings.levels == levels
+    started = [float(table.abs().max()) for table in field.couplings.tables]
+    assert min(started) > 1e-3
+
+
+def test_points_in_free_space_are_known_to_the_checkpoint(run_fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        run_fit(reporter=stop_at(10))
+    early = load_checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(Cancelled):
+        run_fit(reporter=stop_at(20))
+    late = load_checkpoint(tmp_path / "checkpoint")
+    assert early is not None
+    assert late is not None
+    assert early["extra"] == {}
+    assert len(late["extra"]["source"]) > 20
+
+
+def test_points_in_free_space_become_fewer(
+    shot: Clip, matches: Correspondences, quick: Config, tmp_path: Path
+) -> None:
+    def left(after: float) -> int:
+        settings = dataclasses.replace(quick.fit, free_space_after=after, steps=200)
+        config = dataclasses.replace(quick, fit=settings)
+        field = fit(shot, matches, config, checkpoint=tmp_path / str(after), device=CPU, reporter=Reporter())
+        return len(find_contradictions(field, torch.Generator().manual_seed(9)))
+
+    assert left(0.45) < 0.7 * left(1.0)
 
 
 def test_a_killed_fit_goes_on_from_its_last_checkpoint(run_fit: Fit, tmp_path: Path) -> None:

@@ -30,12 +30,19 @@ def test_a_robust_outlier_costs_at_most_the_scale() -> None:
 def test_matches_without_any_weight_cost_nothing() -> None:
     zero = torch.zeros(3)
     assert float(losses.flow_loss(torch.ones(3, 2), torch.zeros(3, 2), zero, None)) == 0
-    assert float(losses.depth_consistency_loss(torch.ones(3), zero, zero)) == 0
+    assert float(losses.depth_consistency_loss(torch.ones(3), zero, zero, torch.ones(3))) == 0
 
 
 def test_depth_consistency_is_a_weighted_mean_difference() -> None:
-    found = losses.depth_consistency_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0]), torch.tensor([1.0, 3.0]))
+    mapped, seen, weight = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0]), torch.tensor([1.0, 3.0])
+    found = losses.depth_consistency_loss(mapped, seen, weight, torch.ones(2))
     assert float(found) == pytest.approx((0.5 + 3 * 2.0) / 4)
+
+
+def test_what_may_be_hidden_need_not_lie_on_the_surface() -> None:
+    mapped, seen, weight = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0]), torch.tensor([1.0, 3.0])
+    found = losses.depth_consistency_loss(mapped, seen, weight, torch.tensor([1.0, 0.0]))
+    assert float(found) == pytest.approx(0.5 / 4)
 
 
 def test_depth_may_jump_where_the_picture_does() -> None:
