@@ -215,6 +215,39 @@ def _roughness(table, in_time, in_space, gradient):  # type: ignore[no-untyped-d
     return total
 
 
+@compiled
+def _smoothness(  # type: ignore[no-untyped-def]
+    depth, frames, across, down, in_space, in_range, far, gradient
+):  # fmt: skip
+    """Weighted differences of neighboring depths in ``frames``, and squares of what leaves 0..far; adds the gradient."""
+    _, height, width = depth.shape
+    total = 0.0
+    along = in_space / np.float32(len(frames) * height * (width - 1))
+    below = in_space / np.float32(len(frames) * (height - 1) * width)
+    outside = in_range / np.float32(len(frames) * height * width)
+    for t in frames:
+        here, g = depth[t], gradient[t]
+        for row in range(height):
+            for column in range(width):
+                value = here[row, column]
+                if column + 1 < width:
+                    difference, weight = here[row, column + 1] - value, along * across[t, row, column]
+                    total += weight * abs(difference)
+                    slope = weight * np.sign(difference)
+                    g[row, column + 1] += slope
+                    g[row, column] -= slope
+                if row + 1 < height:
+                    difference, weight = here[row + 1, column] - value, below * down[t, row, column]
+                    total += weight * abs(difference)
+                    slope = weight * np.sign(difference)
+                    g[row + 1, column] += slope
+                    g[row, column] -= slope
+                beyond = min(value, _ZERO) + max(value - far, _ZERO)
+                total += outside * beyond * beyond
+                g[row, column] += _ONE * 2 * outside * beyond
+    return total
+
+
 def _times(gradient: Tensor, factor: Tensor) -> Tensor:
     """``gradient`` times what comes from above, which is nearly always 1: a pass over all tables less."""
     return gradient if float(factor) == 1.0 else gradient * factor
@@ -247,6 +280,41 @@ def roughness(couplings: TabulatedCouplings) -> Tensor:
         in_space = weight * SPACE_ROUGHNESS / (tiles * times * (rows - 1) * columns)
         total = total + _Roughness.apply(table, in_time, in_space)  # type: ignore[no-untyped-call]
     return total
+
+
+class _Smoothness(torch.autograd.Function):
+    """As ``_MatchLoss``, of depth maps."""
+
+    @staticmethod
+    def forward(ctx: Any, depth: Tensor, run: Any) -> Tensor:
+        gradient = torch.zeros_like(depth)
+        total = run(depth.numpy(force=True), gradient.numpy())
+        ctx.save_for_backward(gradient)
+        return depth.new_tensor(total)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return _times(gradient, grad[0]), None
+
+
+def depth_terms(
+    depth: Tensor, frames: Tensor, edges: tuple[Tensor, Tensor], *, smoothness: float, in_range: float, far: float
+) -> Tensor:  # fmt: skip
+    """``smoothness`` · ``losses.depth_smoothness_loss`` + ``in_range`` · ``losses.depth_range_loss`` on the CPU.
+
+    Args:
+        depth: maps (T, h, w), of which ``frames`` (F,), each another, count.
+        edges: ``losses.edge_weights`` of all frames.
+    """
+    across, down = (weights.numpy() for weights in edges)
+    factors = np.float32(smoothness), np.float32(in_range), np.float32(far)
+
+    def run(maps: np.ndarray, gradient: np.ndarray) -> float:
+        return float(_smoothness(maps, frames.numpy(), across, down, *factors, gradient))
+
+    loss: Tensor = _Smoothness.apply(depth, run)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _MatchLoss(torch.autograd.Function):

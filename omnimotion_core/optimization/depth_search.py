@@ -15,7 +15,7 @@ from omnimotion_core.optimization.sampling import Batch, MatchSampler
 
 RADII = (2, 7)  # cells: how far around it a cell looks for the nearest and the farthest depth
 MAX_GAP = 8  # frames: matches over more are not asked, since where they are wrong tells of motion more than of depth
-MAX_MATCHES = 1_000_000  # that are asked
+MAX_MATCHES = 400_000  # that are asked
 CHUNK = 131_072  # matches at once
 WORTH_A_LOOK = 0.2  # of depth: where candidates differ by less there is nothing to find
 ROBUST_PX = 2.0  # pixels of a frame of 256: a miss by this much costs 1, the farthest 2
@@ -40,12 +40,9 @@ def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: t
     open_cells = (candidates.amax(dim=0) - candidates.amin(dim=0) > WORTH_A_LOOK).flatten()
     costs, weights = torch.zeros_like(candidates).flatten(1), torch.zeros_like(field.depth).flatten()
     prepared = field.prepare()
-    index = torch.randperm(len(sampler), generator=generator)[:MAX_MATCHES].sort().values
-    for rows in index.to(sampler.device).split(CHUNK):
+    for rows in _asked(field, sampler, open_cells, generator).split(CHUNK):
         batch = sampler.take(rows)
         cells = _cells_of(field, batch)
-        asked = open_cells[cells] & ((batch.frames_to - batch.frames_from).abs() <= MAX_GAP)
-        batch, cells = batch.take(asked), cells[asked]
         xy = pixel_to_normalized(batch.source, field.shape.working_size)
         for depth, cost in zip(candidates.flatten(1), costs, strict=True):
             start = torch.cat([xy, depth[cells][:, None]], dim=-1)
@@ -61,6 +58,19 @@ def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: t
     changed = (found != field.depth).float().mean()
     field.depth.copy_(found)
     return float(changed)
+
+
+def _asked(field: Field, sampler: MatchSampler, open_cells: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows of the matches over short distances that begin in ``open_cells`` (T * h * w,), ``MAX_MATCHES`` at most."""
+    found = []
+    for rows in torch.arange(len(sampler), device=sampler.device).split(CHUNK):
+        batch = sampler.take(rows)
+        near = (batch.frames_to - batch.frames_from).abs() <= MAX_GAP
+        found.append(rows[near & open_cells[_cells_of(field, batch)]])
+    rows = torch.cat(found)
+    if len(rows) > MAX_MATCHES:
+        rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_MATCHES].sort().values.to(rows.device)]
+    return rows
 
 
 def _extremes(depth: Tensor) -> list[Tensor]:

@@ -151,14 +151,18 @@ class _Fitter(Fitter):
         of_matches = self.compiled(batch, robust) if self.compiled else self._match_loss(batch, robust)
         couplings = self.field.couplings
         roughness = compiled.roughness(couplings) if self.compiled else couplings.roughness()
-        depth = self.field.depth[frames]
-        across, down = self.edges
-        return (
-            of_matches
-            + settings.depth_smoothness * losses.depth_smoothness_loss(depth, across[frames], down[frames])
-            + RANGE_WEIGHT * losses.depth_range_loss(depth, FAR)
-            + settings.table_smoothness * roughness
-        )
+        return of_matches + self._depth_terms(frames) + settings.table_smoothness * roughness
+
+    def _depth_terms(self, frames: Tensor) -> Tensor:
+        """How smooth the depth maps of ``frames`` are, and whether they stay in the volume."""
+        smoothness = self.settings.depth_smoothness
+        if self.compiled:
+            return compiled.depth_terms(
+                self.field.depth, frames, self.edges, smoothness=smoothness, in_range=RANGE_WEIGHT, far=FAR
+            )
+        depth, (across, down) = self.field.depth[frames], self.edges
+        smooth = losses.depth_smoothness_loss(depth, across[frames], down[frames])
+        return smoothness * smooth + RANGE_WEIGHT * losses.depth_range_loss(depth, FAR)
 
     def _match_loss(self, batch: Batch, robust: float | None) -> Tensor:
         """What ``compiled.MatchLoss`` computes, on any device."""

@@ -6,7 +6,7 @@ from omnimotion_core.config import ModelConfig
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.optimization import losses
-from omnimotion_core.optimization.compiled import MatchLoss, roughness
+from omnimotion_core.optimization.compiled import MatchLoss, depth_terms, roughness
 from omnimotion_core.optimization.sampling import Batch
 
 FRAMES, SIZE = 4, (40, 32)
@@ -91,3 +91,30 @@ def test_roughness_and_its_gradient_are_those_of_the_formula(field: Field) -> No
     wanted = torch.autograd.grad(expected, tables)
     for gradient, other in zip(torch.autograd.grad(found, tables), wanted, strict=True):
         np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-9)
+
+
+def test_levels_that_do_not_count_have_no_roughness_and_no_gradient(field: Field, batch: Batch) -> None:
+    field.couplings.levels = 1
+    expected, found = field.couplings.roughness(), roughness(field.couplings)
+    np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5)
+    (found + MatchLoss(field, 4.0, DEPTH_WEIGHT, threads=1)(batch, 4.0)).backward()
+    coarse, fine = field.couplings.tables
+    assert coarse.grad is not None
+    assert fine.grad is None
+
+
+def test_depth_terms_and_their_gradient_are_those_of_the_formulas(field: Field) -> None:
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        field.depth.mul_(3).sub_(1)  # some leave the volume
+        field.depth[2, 4:9, 3:8] = 0.7  # and some are even
+    edges = losses.edge_weights(torch.rand(FRAMES, 3, *field.depth.shape[1:], generator=generator))
+    frames = torch.tensor([3, 0, 2])
+    depth = field.depth[frames]
+    smooth = losses.depth_smoothness_loss(depth, edges[0][frames], edges[1][frames])
+    expected = 50.0 * smooth + 10.0 * losses.depth_range_loss(depth, 2.0)
+    found = depth_terms(field.depth, frames, edges, smoothness=50.0, in_range=10.0, far=2.0)
+    np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5)
+    (wanted,), (got,) = (torch.autograd.grad(loss, field.depth) for loss in (expected, found))
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-8)
+    assert (got[1] == 0).all()
