@@ -181,9 +181,9 @@ class VolumetricFitConfig:
 class FitConfig:
     """The optimisation: how long, how fast, and what is weighed against what."""
 
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 8192  # correspondences a step
-    lr_tables: float = 1e-3
+    lr_tables: float = 2e-3
     lr_depth: float = 1e-2
     lr_affine: float = 5e-4
     warmup_steps: int = 50

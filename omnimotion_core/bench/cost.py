@@ -9,12 +9,12 @@ while a layer is passed counts once; changes of sign, comparisons, conversions a
         backward    scale's derivative 5, spreading of two gradients 22, slopes of two tables 20,
                     chain rule to the two conditioning axes 14                                            61
         affine map  backward, both passes together                                                         4
-    the rest        pixels to normalized and to cells, depth maps, affine maps, loss, and their gradients 163
-    in all          2 (38 + 61) L + 4 L + 163 = 202 L + 163 FLOP
+    the rest        pixels to normalized and to cells, depth maps, affine maps, loss, and their gradients 166
+    in all          2 (38 + 61) L + 4 L + 163 = 202 L + 166 FLOP
 
     a pass reads two tables' four entries, forward and back, and adds to as many gradients: 2·4·4·(2 + 2) = 128 bytes
-    the rest        the match 36, affine maps 48, their gradients (float64) 192, depth maps and theirs 112
-    in all          256 L + 388 bytes
+    the rest        the match 40, affine maps 48, their gradients (float64) 192, depth maps and theirs 112
+    in all          256 L + 392 bytes
 
 These are loads and stores: where the tables fit the cache, most of them never reach the memory.
 """
@@ -33,7 +33,7 @@ _MATRIX, _COPIED_BYTES = 1024, 1 << 26  # of the machine's own figures
 
 def match_cost(num_layers: int) -> tuple[int, int]:
     """FLOP and bytes of one match in one step of the fit, by the count at the top of this module."""
-    return 202 * num_layers + 163, 256 * num_layers + 388
+    return 202 * num_layers + 166, 256 * num_layers + 392
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -87,16 +87,17 @@ def test_the_arithmetic_of_a_match_is_what_the_loop_does(num_layers: int) -> Non
                                     float32=lambda value: one.setdefault(float(value), Counted(value))),
         "math": types.SimpleNamespace(sqrt=lambda value: Counted.of("sqrt", math.sqrt, value)),
         "_ZERO": one[0.0], "_HALF": one[0.5], "_ONE": one[1.0], "_SOFTENING": Counted(0.1), "_MAX_RAW": Counted(1.0),
+        "_STEP": Counted(0.2),
     }  # fmt: skip
-    for function in (kernels.knot_position, kernels.bilinear, compiled._cell, compiled._spread, compiled._slopes,
-                     compiled._part):  # fmt: skip
+    for function in (kernels.knot_position, kernels.bilinear, compiled._cell, compiled._on_surface, compiled._spread,
+                     compiled._slopes, compiled._part):  # fmt: skip
         room[function.__name__] = types.FunctionType(function.py_func.__code__, room)
     room["transformed_axis"] = transformed_axis
     rng = np.random.default_rng(0)
     parameters = [counted(0.05 * rng.normal(size=(num_layers, 2, 2, 4, 4))), counted([[1, 0, 0, 0, 1, 0]] * 2),
                   counted(np.ones((2, 6, 6)))]
     geometry = counted([0, 0, 1]), counted([2, 2, 2]), counted([5.5, 5.5]), Counted(2)
-    match = np.array([0]), np.array([1]), counted([[5.2, 6.1]]), counted([[5.9, 6.3]]), counted([1])
+    match = np.array([0]), np.array([1]), counted([[5.2, 6.1]]), counted([[5.9, 6.3]]), counted([1]), counted([1])
     gradients = [counted(np.zeros(part.shape)) for part in parameters]
     Counted.known.clear()
     Counted.count = 0
