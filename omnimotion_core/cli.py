@@ -8,6 +8,7 @@ Nothing heavy is imported before the arguments are understood, so that ``--help`
 
 import argparse
 import errno
+import os
 import re
 import signal
 import sys
@@ -72,6 +73,9 @@ def _perform(arguments: list[str], reporter: Reporter) -> tuple[int, Event, tupl
             name = options.command if options.command != "import" else "import_"  # a word of Python's own
             getattr(commands, name)(options, reporter)
     except (Cancelled, KeyboardInterrupt):
+        return CANCELLED, CancelledEvent(resumable=resumable), ()
+    except BrokenPipeError:  # whoever read the answer has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it is told again when Python ends
         return CANCELLED, CancelledEvent(resumable=resumable), ()
     except PublishFailed as error:
         return REFUSED, Failed(problem=error.problem, remedy=error.remedy), (*error.lines, str(error))

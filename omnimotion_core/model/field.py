@@ -15,11 +15,9 @@ from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import normalized_to_pixel, pixel_to_normalized
 from omnimotion_core.model.interpolation import build_atlas, look_up, time_weights
 from omnimotion_core.model.invertible import MAX_RAW, FrameAffine, TabulatedCouplings
-from omnimotion_core.model.kernels import PointMaps
+from omnimotion_core.model.kernels import DEPTH_STEP, DepthMaps, PointMaps
 from omnimotion_core.model.motion import FAR, FieldShape, evidence_maps, look_up_evidence
 from omnimotion_core.video.clip import segments_of
-
-DEPTH_STEP = 0.2  # where depths of neighboring cells differ by more, two surfaces meet and nothing lies between
 
 
 class Field(nn.Module):
@@ -118,6 +116,11 @@ class PreparedField:
             couplings.extent.numpy(), MAX_RAW, self.field.threads,
         )  # fmt: skip
 
+    @cached_property
+    def _depths(self) -> DepthMaps:
+        field = self.field
+        return DepthMaps(field.depth.numpy(force=True), self.shape.working_size, field.depth_cell, field.threads)
+
     @property
     def device(self) -> torch.device:
         """Where points are to be."""
@@ -142,6 +145,8 @@ class PreparedField:
 
     def depth_at(self, frames: Tensor, xy: Tensor) -> Tensor:
         """The depth map at normalized positions (P, 2): (P,). Where it steps it is the nearest cell's, not between."""
+        if self._compiled:
+            return torch.from_numpy(self._depths.at(frames.numpy(), xy.numpy(force=True)))
         cells = self._cells_at(xy)
         before = [cells[:, axis].detach().long().clamp(max=side - 2) for axis, side in enumerate(self._counts)]
         steps = self._rise[frames, before[1], before[0]] > DEPTH_STEP

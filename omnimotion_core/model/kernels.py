@@ -19,6 +19,8 @@ import numpy as np
 
 _FAST = {"contract", "arcp", "nsz", "reassoc"}  # but for infinities and what is no number, whose tests must hold
 PART = 65_536  # points that one thread takes at once
+DEPTH_STEP = 0.2  # where depths of neighboring cells differ by more, two surfaces meet and nothing lies between
+
 
 def compiled(function: Callable[..., Any]) -> Any:
     """``function`` compiled when it is first called, and kept for later processes where there is a place for it."""
@@ -29,6 +31,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
+_STEP = np.float32(DEPTH_STEP)
 
 
 @numba.njit(inline="always")
@@ -61,6 +64,29 @@ def bilinear(table, row, column, down, across):  # type: ignore[no-untyped-def]
     upper = table[row, column] * (_ONE - across) + table[row, column + 1] * across
     lower = table[row + 1, column] * (_ONE - across) + table[row + 1, column + 1] * across
     return upper * (_ONE - down) + lower * down
+
+
+@numba.njit(inline="always")
+def cell_position(pixel, cell, count):  # type: ignore[no-untyped-def]
+    """Where ``pixel`` lies among ``count`` cells: the one before it, the rest, and 1 (0 where it was clamped)."""
+    position = (pixel + _HALF) / cell - _HALF
+    free = _ONE
+    if not position > 0:
+        position, free = _ZERO, _ZERO
+    elif position > count - 1:
+        position, free = np.float32(count - 1), _ZERO
+    index = min(int(position), count - 2)
+    return index, position - index, free
+
+
+@numba.njit(inline="always")
+def depth_position(depth, row, column, down, across, free_a, free_b):  # type: ignore[no-untyped-def]
+    """Where a depth map (h, w) is read: between four cells, or at the nearest where two surfaces meet."""
+    a, b = depth[row, column], depth[row, column + 1]
+    c, d = depth[row + 1, column], depth[row + 1, column + 1]
+    if max(max(a, b), max(c, d)) - min(min(a, b), min(c, d)) > _STEP:
+        return _ONE if down >= _HALF else _ZERO, _ONE if across >= _HALF else _ZERO, _ZERO, _ZERO
+    return down, across, free_a, free_b
 
 
 @numba.njit(inline="always")
@@ -108,6 +134,38 @@ def _inverse(tables, affine, center, extent, max_raw, frames, points, out, start
         out[p, 2] = v[2]
 
 
+@compiled
+def _depths(depth, half, cell, frames, xy, out, start, end):  # type: ignore[no-untyped-def]
+    height, width = depth.shape[1], depth.shape[2]
+    for p in range(start, end):
+        here = depth[frames[p]]
+        column, across, _ = cell_position((xy[p, 0] + _ONE) * half[0], cell, width)
+        row, down, _ = cell_position((xy[p, 1] + _ONE) * half[1], cell, height)
+        down, across, _, _ = depth_position(here, row, column, down, across, _ONE, _ONE)
+        out[p] = bilinear(here, row, column, down, across)
+
+
+class DepthMaps:
+    """A field's depth maps with fixed values, for flat points on the CPU.
+
+    Args:
+        depth: (T, h, w) float32, contiguous.
+        working_size: (width, height) of the pictures that the maps cover.
+        cell: working pixels a cell.
+        threads: that share many points out; the answers do not depend on it.
+    """
+
+    def __init__(self, depth: np.ndarray, working_size: tuple[int, int], cell: int, threads: int = 1) -> None:
+        half = np.array([(side - 1) / 2 for side in working_size], np.float32)
+        self._parameters, self._threads = (depth, half, np.float32(cell)), threads
+
+    def at(self, frames: np.ndarray, xy: np.ndarray) -> np.ndarray:
+        """Depths (P,) at normalized positions (P, 2) of ``frames`` (P,) int64."""
+        out = np.empty(len(xy), np.float32)
+        _share_out(_depths, self._parameters, frames, xy, out, self._threads)
+        return out
+
+
 class PointMaps:
     """Both maps of a field with fixed parameters, for flat points on the CPU.
 
@@ -133,12 +191,19 @@ class PointMaps:
         return self._run(_inverse, frames, points)
 
     def _run(self, loop, frames: np.ndarray, points: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
-        frames, points = np.ascontiguousarray(frames), np.ascontiguousarray(points)
         out = np.empty(points.shape, np.float32)
-        parts = [(start, min(start + PART, len(points))) for start in range(0, len(points), PART)]
-        if self._threads == 1 or len(parts) == 1:
-            loop(*self._parameters, frames, points, out, 0, len(points))
-        else:
-            with ThreadPoolExecutor(self._threads) as pool:
-                list(pool.map(lambda part: loop(*self._parameters, frames, points, out, *part), parts))
+        _share_out(loop, self._parameters, frames, points, out, self._threads)
         return out
+
+
+def _share_out(  # type: ignore[no-untyped-def]
+    loop, parameters: tuple[Any, ...], frames: np.ndarray, points: np.ndarray, out: np.ndarray, threads: int
+) -> None:
+    """Run ``loop`` over all points, ``PART`` at a time, on so many threads."""
+    frames, points = np.ascontiguousarray(frames), np.ascontiguousarray(points)
+    parts = [(start, min(start + PART, len(points))) for start in range(0, len(points), PART)]
+    if threads == 1 or len(parts) == 1:
+        loop(*parameters, frames, points, out, 0, len(points))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda part: loop(*parameters, frames, points, out, *part), parts))

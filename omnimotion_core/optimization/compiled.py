@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnimotion_core.model.field import DEPTH_STEP, Field
+from omnimotion_core.model.field import Field
 from omnimotion_core.model.invertible import (
     MAX_RAW,
     SPACE_ROUGHNESS,
@@ -21,38 +21,21 @@ from omnimotion_core.model.invertible import (
     TabulatedCouplings,
     level_weights,
 )
-from omnimotion_core.model.kernels import bilinear, compiled, knot_position, transformed_axis
+from omnimotion_core.model.kernels import (
+    bilinear,
+    cell_position,
+    compiled,
+    depth_position,
+    knot_position,
+    transformed_axis,
+)
 from omnimotion_core.optimization.losses import SOFTENING_PX
 from omnimotion_core.optimization.sampling import Batch
 
 PARTS = 2  # of a batch, each with gradients of its own; always as many, so that sums do not depend on the threads
 
 _ONE, _ZERO, _HALF = np.float32(1), np.float32(0), np.float32(0.5)
-_STEP = np.float32(DEPTH_STEP)
 _SOFTENING, _MAX_RAW = np.float32(SOFTENING_PX), np.float32(MAX_RAW)
-
-
-@numba.njit(inline="always")
-def _cell(pixel, cell, count):  # type: ignore[no-untyped-def]  # numba infers
-    """Where ``pixel`` lies among ``count`` cells: the one before it, the rest, and 1 (0 where it was clamped)."""
-    position = (pixel + _HALF) / cell - _HALF
-    free = _ONE
-    if not position > 0:
-        position, free = _ZERO, _ZERO
-    elif position > count - 1:
-        position, free = np.float32(count - 1), _ZERO
-    index = min(int(position), count - 2)
-    return index, position - index, free
-
-
-@numba.njit(inline="always")
-def _on_surface(depth, row, column, down, across, free_a, free_b):  # type: ignore[no-untyped-def]
-    """Where a depth map (h, w) is read: between four cells, or at the nearest where two surfaces meet."""
-    a, b = depth[row, column], depth[row, column + 1]
-    c, d = depth[row + 1, column], depth[row + 1, column + 1]
-    if max(max(a, b), max(c, d)) - min(min(a, b), min(c, d)) > _STEP:
-        return _ONE if down >= _HALF else _ZERO, _ONE if across >= _HALF else _ZERO, _ZERO, _ZERO
-    return down, across, free_a, free_b
 
 
 @numba.njit(inline="always")
@@ -92,9 +75,10 @@ def _part(  # type: ignore[no-untyped-def]
     loss = 0.0
     for m in range(start, end):
         i, j, share = frames_from[m], frames_to[m], weight[m]
-        from_column, from_across, _ = _cell(source[m, 0], cell, width)
-        from_row, from_down, _ = _cell(source[m, 1], cell, height)
-        from_down, from_across, _, _ = _on_surface(depth[i], from_row, from_column, from_down, from_across, _ONE, _ONE)
+        from_column, from_across, _ = cell_position(source[m, 0], cell, width)
+        from_row, from_down, _ = cell_position(source[m, 1], cell, height)
+        here = depth[i]
+        from_down, from_across, _, _ = depth_position(here, from_row, from_column, from_down, from_across, _ONE, _ONE)
         x, y = source[m, 0] / half[0] - _ONE, source[m, 1] / half[1] - _ONE
         v[0] = affine[i, 0] * x + affine[i, 1] * y + affine[i, 2]
         v[1] = affine[i, 3] * x + affine[i, 4] * y + affine[i, 5]
@@ -130,9 +114,9 @@ def _part(  # type: ignore[no-untyped-def]
         pull = share / (damping * damping * distance) * scale
         g_x, g_y = pull * miss_x, pull * miss_y
 
-        column, across, free_a = _cell(pixel_x, cell, width)
-        row, down, free_b = _cell(pixel_y, cell, height)
-        down, across, free_a, free_b = _on_surface(depth[j], row, column, down, across, free_a, free_b)
+        column, across, free_a = cell_position(pixel_x, cell, width)
+        row, down, free_b = cell_position(pixel_y, cell, height)
+        down, across, free_a, free_b = depth_position(depth[j], row, column, down, across, free_a, free_b)
         surface = bilinear(depth[j], row, column, down, across)
         behind = v[2] - surface
         g_z = share * depth_weight * on_surface[m]
@@ -216,10 +200,8 @@ def _roughness(table, in_time, in_space, gradient):  # type: ignore[no-untyped-d
 
 
 @compiled
-def _smoothness(  # type: ignore[no-untyped-def]
-    depth, frames, across, down, in_space, in_range, far, gradient
-):  # fmt: skip
-    """Weighted differences of neighboring depths in ``frames``, and squares of what leaves 0..far; adds the gradient."""
+def _smoothness(depth, frames, across, down, in_space, in_range, far, gradient):  # type: ignore[no-untyped-def]
+    """Weighted differences of neighboring depths in ``frames``, squares of what leaves 0..far; adds the gradient."""
     _, height, width = depth.shape
     total = 0.0
     along = in_space / np.float32(len(frames) * height * (width - 1))

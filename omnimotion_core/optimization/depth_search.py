@@ -1,4 +1,4 @@
-"""Depth maps whose edges are sharp: each cell tries the depths of its surroundings and takes the one its matches like best.
+"""Depth maps whose edges are sharp: each cell tries the depths around it and takes the one its matches like best.
 
 Gradients alone do not get there. Between the depth of an object and that of what lies behind it the volume holds no
 surface, and what moves through it there moves anyhow; so a cell at the edge of an object that starts between the two
@@ -25,7 +25,7 @@ GAIN = 0.05  # what another depth must be better by
 
 @torch.no_grad()
 def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: torch.Generator) -> float:
-    """Replace the depth of every cell by the one of its candidates under which its matches, and those beside it, cost least.
+    """Replace the depth of every cell by that candidate under which its matches, and those beside it, cost least.
 
     Args:
         field: whose depth maps are replaced.

@@ -89,8 +89,8 @@ def test_the_arithmetic_of_a_match_is_what_the_loop_does(num_layers: int) -> Non
         "_ZERO": one[0.0], "_HALF": one[0.5], "_ONE": one[1.0], "_SOFTENING": Counted(0.1), "_MAX_RAW": Counted(1.0),
         "_STEP": Counted(0.2),
     }  # fmt: skip
-    for function in (kernels.knot_position, kernels.bilinear, compiled._cell, compiled._on_surface, compiled._spread,
-                     compiled._slopes, compiled._part):  # fmt: skip
+    for function in (kernels.knot_position, kernels.bilinear, kernels.cell_position, kernels.depth_position,
+                     compiled._spread, compiled._slopes, compiled._part):  # fmt: skip
         room[function.__name__] = types.FunctionType(function.py_func.__code__, room)
     room["transformed_axis"] = transformed_axis
     rng = np.random.default_rng(0)

@@ -407,6 +407,19 @@ def test_a_signal_asks_the_job_to_stop_and_a_second_one_interrupts_it(
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe without a reader is no EPIPE on Windows")
+def test_who_stops_reading_gets_no_traceback() -> None:
+    with subprocess.Popen([sys.executable, "-m", "omnimotion_core", "weights", "list"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == cli.CANCELLED
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert "Traceback" not in told
+    assert "BrokenPipe" not in told
+
+
 def test_the_doctor_prints_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--json"]) == cli.DONE
     assert json.loads(capfd.readouterr().out)["version"] == omnimotion_core.__version__

@@ -46,6 +46,33 @@ def test_loops_answer_what_the_layers_answer(field: Field, threads: int, monkeyp
         np.testing.assert_allclose(loops.from_canonical(frames, there), back.detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_depth_is_read_alike_with_and_without_gradients(
+    field: Field, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "PART", 200)
+    field.threads = threads
+    with torch.no_grad():
+        field.depth.add_(torch.randn(field.depth.shape, generator=torch.Generator().manual_seed(4)) * 0.15)
+    frames, local = points(3000)
+    expected = field.prepare().depth_at(frames, local[:, :2]).detach()
+    with torch.no_grad():
+        np.testing.assert_allclose(field.prepare().depth_at(frames, local[:, :2]), expected, atol=1e-5)
+
+
+def test_depth_does_not_lie_between_two_surfaces(field: Field) -> None:
+    columns = field.depth.shape[2]
+    with torch.no_grad():
+        field.depth[:, :, : columns // 2], field.depth[:, :, columns // 2 :] = 0.5, 1.5
+        field.depth[1, :, columns // 2 :] = 0.5 + 0.9 * kernels.DEPTH_STEP  # one surface, slanted
+    xy = torch.stack([torch.linspace(-1, 1, 500), torch.zeros(500)], dim=-1)
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            stepped, slanted = (field.prepare().depth_at(torch.full((500,), t), xy).detach() for t in (0, 1))
+        assert set(stepped.numpy().round(4)) == {0.5, 1.5}
+        assert len(set(slanted.numpy().round(4))) > 5
+
+
 def test_loops_undo_each_other(field: Field) -> None:
     frames, local = points(2000)
     with torch.no_grad():

@@ -85,9 +85,9 @@ def test_levels_start_one_after_the_other_and_all_count_in_the_end(
         return tables_by_frame(couplings)
 
     monkeypatch.setattr(TabulatedCouplings, "tables_by_frame", noted)
-    quiet = {"depth_searches": (), "free_space_after": 1.0, "level_starts": (0.0, 0.5)}
     levels = len(short.model.knots)
-    field = run_fit(dataclasses.replace(short, fit=dataclasses.replace(short.fit, **quiet)))
+    quiet = {"depth_searches": [], "free_space_after": 1.0, "level_starts": [0.0, 0.5]}
+    field = run_fit(short.override({"fit": quiet}))
     assert counted[:30] == [1] * 15 + [levels] * 15
     assert field.couplings.levels == levels
     started = [float(table.abs().max()) for table in field.couplings.tables]
