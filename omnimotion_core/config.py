@@ -181,7 +181,7 @@ class VolumetricFitConfig:
 class FitConfig:
     """The optimisation: how long, how fast, and what is weighed against what."""
 
-    steps: int = 1500
+    steps: int = 2000
     batch: int = 8192  # correspondences a step
     lr_tables: float = 2e-3
     lr_depth: float = 1e-2
@@ -282,7 +282,7 @@ class Config:
                     long_side=320, full_size=False, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000,
                     learned_budget_s=60.0,
                 ),
-                fit=FitConfig(steps=400),
+                fit=FitConfig(steps=300, depth_searches=(), free_space_after=1.0),
             )
         if preset == "paper":
             # the published code's length: hours on a good GPU; the paper tells of 200,000 steps

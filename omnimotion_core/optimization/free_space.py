@@ -24,12 +24,13 @@ WEIGHT = 0.3  # of a match's full weight
 
 
 @torch.no_grad()
-def find_contradictions(field: Field, generator: torch.Generator) -> Batch:
+def find_contradictions(field: Field, generator: torch.Generator, known: Tensor | None = None) -> Batch:
     """Points of random pixels that lie in free space in a random other frame of their shot, with where they should be.
 
     Args:
         field: asked as it is.
         generator: draws the pixels and frames.
+        known: (T, h, w) bool, the cells of the depth maps that tell something; all where it is not given.
     Returns:
         Matches (M, ...) in the order of their frames, from the pixel to the nearest place in the other frame whose
         depth lets the point be there; ``on_surface`` is 0, since it may well be hidden there.
@@ -42,6 +43,8 @@ def find_contradictions(field: Field, generator: torch.Generator) -> Batch:
     landed = prepared.from_canonical(frames_to, prepared.to_canonical(frames_from, start))
     free = (landed[:, 2] < prepared.depth_at(frames_to, landed[:, :2]) - FREE) & (landed[:, :2].abs() <= 1).all(dim=-1)
     pixels = prepared.to_pixels(landed)
+    if known is not None:
+        free &= _at(known, frames_from, source, field.depth_cell) & _at(known, frames_to, pixels, field.depth_cell)
     rows = torch.nonzero(free & (frames_from != frames_to))[:, 0]
     order = (frames_from[rows] * field.num_frames + frames_to[rows]).argsort(stable=True)
     rows = rows[order]
@@ -72,9 +75,7 @@ def _nearest_places(field: Field, frames: Tensor, pixels: Tensor, depth: Tensor)
     """
     levels = round(FAR / STEP)
     level = (depth / STEP).floor().long().clamp(0, levels - 1)
-    _, height, width = field.depth.shape
-    cells = ((pixels + 0.5) / field.depth_cell).long()
-    column, row = cells[:, 0].clamp(0, width - 1).cpu().numpy(), cells[:, 1].clamp(0, height - 1).cpu().numpy()
+    row, column = (index.cpu().numpy() for index in _cells(field.depth, pixels, field.depth_cell))
     key, maps = (frames * levels + level).cpu().numpy(), field.depth.numpy(force=True)
     found = np.full((len(key), 2), np.nan, np.float32)
     order = np.argsort(key, kind="stable")
@@ -90,3 +91,16 @@ def _nearest_places(field: Field, frames: Tensor, pixels: Tensor, depth: Tensor)
             places[nearest[y, x]] = np.stack([x, y], axis=-1)
             found[members] = places[nearest[row[members], column[members]]]
     return (torch.from_numpy(found).to(pixels.device) + 0.5) * field.depth_cell - 0.5
+
+
+def _at(values: Tensor, frames: Tensor, pixels: Tensor, cell: int) -> Tensor:
+    """What maps (T, h, w) hold at working pixels (M, 2) of ``frames`` (M,): (M,)."""
+    row, column = _cells(values, pixels, cell)
+    return values[frames, row, column]
+
+
+def _cells(maps: Tensor, pixels: Tensor, cell: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of maps (T, h, w) at working pixels (M, 2): (M,) each."""
+    _, height, width = maps.shape
+    column, row = ((pixels + 0.5) / cell).long().unbind(-1)
+    return row.clamp(0, height - 1), column.clamp(0, width - 1)

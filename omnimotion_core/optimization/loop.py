@@ -93,6 +93,7 @@ class _Fitter(Fitter):
         self.edges = losses.edge_weights(_depth_sized_pictures(clip, self.field).to(device))
         self.rates = (self.settings.lr_tables, self.settings.lr_depth, self.settings.lr_affine)
         self.searches = {round(share * self.settings.steps) for share in self.settings.depth_searches}
+        self.known = known_cells(clip, self.field)
         self.contradictions: Batch | None = None
         parameters = list(self.field.couplings.parameters()), [self.field.depth], [self.field.affine.matrix]
         groups = [{"params": group, "lr": rate} for group, rate in zip(parameters, self.rates, strict=True)]
@@ -121,8 +122,8 @@ class _Fitter(Fitter):
         if self.step in self.searches:
             search_depth(self.field, self.sampler, self.scale, self.generator)
         after = self.settings.free_space_after
-        if after <= self.step / self.steps < 1 and self.step % max(self.steps // INSPECTIONS, 1) == 0:
-            self.contradictions = find_contradictions(self.field, self.generator)
+        if after <= self.step / self.steps and self.step % max(self.steps // INSPECTIONS, 1) == 0:
+            self.contradictions = find_contradictions(self.field, self.generator, self.known)
         batch = self._draw()
         frames = torch.randperm(self.field.num_frames, generator=self.generator)[:SMOOTHED_FRAMES].to(self.device)
         return self._loss(batch, frames)
@@ -183,3 +184,13 @@ def _depth_sized_pictures(clip: Clip, field: Field) -> Tensor:
     height, width = field.depth.shape[1:]
     pictures = [cv2.resize(clip.rgb8(t), (width, height), interpolation=cv2.INTER_AREA) for t in range(clip.num_frames)]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def known_cells(clip: Clip, field: Field) -> Tensor | None:
+    """Which cells of the depth maps lie within the clip's mask, (T, h, w) bool; None where all of the clip counts."""
+    _, height, width = field.depth.shape
+    masks = [mask for t in range(clip.num_frames) if (mask := clip.mask(t)) is not None]
+    if not masks:
+        return None
+    small = [cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) for mask in masks]
+    return torch.from_numpy(np.stack(small) > 0).to(field.device)

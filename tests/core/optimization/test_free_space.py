@@ -60,6 +60,18 @@ def test_what_nothing_could_hide_stays() -> None:
     assert len(found(field)) == 0
 
 
+@pytest.mark.parametrize("frame", [0, 1])
+def test_where_nothing_is_known_nothing_is_contradicted(frame: int) -> None:
+    field = still_field([0, 6])
+    known = torch.ones_like(field.depth, dtype=torch.bool)
+    row, _, side = BOX
+    known[frame, : row + side // 2] = False
+    batch = find_contradictions(field, torch.Generator().manual_seed(0), known)
+    everything = found(field)
+    assert 0 < len(batch) < 0.6 * len(everything)
+    assert (((batch.source[:, 1] + 0.5) / CELL).long() >= row + side // 2).all()
+
+
 def test_shots_do_not_meet() -> None:
     batch = found(still_field([0, 6, 0, 6], cuts=(2,)))
     assert len(batch) > 100

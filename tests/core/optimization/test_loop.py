@@ -2,6 +2,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,9 +12,10 @@ from omnimotion_core.errors import FitError, RunError
 from omnimotion_core.events import Cancelled, Progress, Reporter
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
+from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
 from omnimotion_core.optimization.free_space import find_contradictions
-from omnimotion_core.optimization.loop import FINAL_RATE, fit, learning_rate_factor
+from omnimotion_core.optimization.loop import FINAL_RATE, fit, known_cells, learning_rate_factor
 from omnimotion_core.optimization.sampling import MatchSampler
 from omnimotion_core.video.clip import Clip
 
@@ -105,6 +107,24 @@ def test_points_in_free_space_are_known_to_the_checkpoint(run_fit: Fit, tmp_path
     assert late is not None
     assert early["extra"] == {}
     assert len(late["extra"]["source"]) > 20
+
+
+def test_nothing_is_known_outside_the_mask(shot: Clip, short: Config, tmp_path: Path) -> None:
+    field = Field(FieldShape.of(shot), short.model)
+    assert known_cells(shot, field) is None
+    masked = dataclasses.replace(shot, folder=tmp_path, has_mask=True)
+    width, height = shot.working_size
+    for t in range(shot.num_frames):
+        mask = np.zeros((height, width), np.uint8)
+        mask[:, : width // 2] = 255 * (t != 1)
+        cv2.imwrite(str(masked.mask_path(t)), mask)
+    known = known_cells(masked, field)
+    assert known is not None
+    assert known.shape == field.depth.shape
+    columns = known.shape[2]
+    assert known[0, :, : columns // 2 - 1].all()
+    assert not known[0, :, columns // 2 + 1 :].any()
+    assert not known[1].any()
 
 
 def test_points_in_free_space_become_fewer(
