@@ -22,6 +22,7 @@ INLIER_PX = 3.0
 ROUNDS = 10
 RESIDUAL_SCALE = 0.02  # normalized units at which a pair's motion loses half its say
 NEIGHBOR_TIE = 1e-3  # holds frames without any matched pair to their neighbors
+CHUNK = 262_144  # matches looked at together
 DEPTH_GAP = 4  # frames; distances from which stray motion is read and along which it is carried
 CARRY_ROUNDS = 30  # over so many times DEPTH_GAP frames a surface's depth evens out
 RESIDUAL_CLIP_PX = 8.0
@@ -153,13 +154,7 @@ def initial_depth(
     rows = _near_rows(correspondences, motions)
     frames = correspondences.pairs[correspondences.pair[rows]].astype(np.int64)
     source, target = correspondences.source[rows].astype(np.float32), correspondences.target[rows]
-    stray = np.zeros(len(rows), np.float32)
-    for row in np.unique(correspondences.pair[rows]):
-        i, j = (int(frame) for frame in correspondences.pairs[row])
-        members = correspondences.pair[rows] == row
-        matrix = motions[i, j][0]
-        rest = target[members] - (source[members] @ matrix[:, :2].T + matrix[:, 2])
-        stray[members] = np.minimum(np.linalg.norm(rest, axis=1) / abs(j - i), RESIDUAL_CLIP_PX)
+    stray = _stray(correspondences.pairs, correspondences.pair[rows], source, target, motions)
     start = _cells_of(shape_of_maps, frames[:, 0], source, cell)
     end = _cells_of(shape_of_maps, frames[:, 1], target, cell)
     speed = _filled_means(shape_of_maps, start, stray)
@@ -177,6 +172,26 @@ def _near_rows(
     """The matches of pairs that are near in time and have a dominant motion."""
     near = [abs(int(j) - int(i)) <= DEPTH_GAP and (int(i), int(j)) in motions for i, j in correspondences.pairs]
     return np.flatnonzero(np.array(near, bool)[correspondences.pair])
+
+
+def _stray(
+    pairs: np.ndarray, pair: np.ndarray, source: np.ndarray, target: np.ndarray,
+    motions: dict[tuple[int, int], tuple[np.ndarray, float]],
+) -> np.ndarray:  # fmt: skip
+    """By how many working pixels a frame each match (M,) strays from the dominant motion of its pair, (M,) float32."""
+    matrices = np.zeros((len(pairs), 2, 3))
+    for row, (i, j) in enumerate(pairs.tolist()):
+        if (i, j) in motions:
+            matrices[row] = motions[i, j][0][:2]
+    gaps = np.abs(pairs[:, 1] - pairs[:, 0])
+    stray = np.empty(len(pair), np.float32)
+    for first in range(0, len(pair), CHUNK):
+        part = slice(first, first + CHUNK)
+        matrix, start = matrices[pair[part]], source[part]
+        moved = matrix[:, :, 0] * start[:, :1] + matrix[:, :, 1] * start[:, 1:] + matrix[:, :, 2]
+        miss = np.linalg.norm(target[part] - moved, axis=1)
+        stray[part] = np.minimum(miss / gaps[pair[part]], RESIDUAL_CLIP_PX)
+    return stray
 
 
 def _cells_of(shape: tuple[int, int, int], frames: np.ndarray, pixels: np.ndarray, cell: int) -> np.ndarray:
