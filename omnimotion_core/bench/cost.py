@@ -10,7 +10,7 @@ while a layer is passed counts once; changes of sign, comparisons, conversions a
                     chain rule to the two conditioning axes 14                                            61
         affine map  backward, both passes together                                                         4
     the rest        pixels to normalized and to cells, depth maps, affine maps, loss, and their gradients 166
-    in all          2 (38 + 61) L + 4 L + 163 = 202 L + 166 FLOP
+    in all          2 (38 + 61) L + 4 L + 166 = 202 L + 166 FLOP
 
     a pass reads two tables' four entries, forward and back, and adds to as many gradients: 2·4·4·(2 + 2) = 128 bytes
     the rest        the match 40, affine maps 48, their gradients (float64) 192, depth maps and theirs 112
