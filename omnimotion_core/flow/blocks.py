@@ -136,7 +136,7 @@ class FlowBlocks:
         own, composed = direct.get(pair) or self.plain.get(pair), self._composed(pair)
         settled = composed if self.settles else None
         if own is None and (settled is None or pair.gap >= SEARCH_FROM_GAP):
-            own = estimate(self.bank, [pair], [self.matcher.start(composed)])[0]
+            own = self.matcher.around(pair, composed)
         power_of_two = pair.gap & (pair.gap - 1) == 0
         directions = self.matcher.match(
             pair, direct=own, composed=settled, continued=self._continued(pair),

@@ -32,7 +32,7 @@ from omnimotion_core.flow.consistency import (
     structure_similarity,
 )
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
-from omnimotion_core.flow.estimators.dis import settle
+from omnimotion_core.flow.estimators.dis import DisFlow, settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.video.clip import Clip
@@ -41,6 +41,7 @@ MAX_ENLARGEMENT = 2.0
 MEMO_LONG_SIDE = 432  # pixels; first guesses need no more, since DIS refines from half size on
 APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs as much as
 FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
+MUCH_FAILED = 0.2  # of the pixels of a picture; where fewer have lost their surface, homographies mend nothing
 SAME_MATCH_PX = 1.0  # candidates nearer to each other than this found the same place
 
 
@@ -179,6 +180,8 @@ class PairMatcher:
     def __init__(self, bank: FrameBank, config: FlowConfig) -> None:
         self.bank, self.config = bank, config
         self.working_size = bank.clip.working_size
+        estimator = bank.estimator  # DIS, where what it finds around a guess is settled here
+        self._rough = estimator if isinstance(estimator, DisFlow) and estimator.is_fine(bank.matching_size) else None
 
     def match(
         self, pair: Pair, *, direct: Both | None, composed: Both | None = None,
@@ -191,7 +194,7 @@ class PairMatcher:
                 ``composed`` is given.
             composed: flow of the pair's halves put together, at any size, to be settled.
             continued: guesses at any size from how things move in the frames beside, to be settled.
-            by_homography: whether the homography of matched features makes a candidate too.
+            by_homography: whether the homography of matched features makes a candidate too where much has failed.
             learned: a learned field of the pair, at any size.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
@@ -200,16 +203,27 @@ class PairMatcher:
         if composed is not None:
             first, others = [self._settled(source, target, composed)], searched
         others += [self._judge(source, target, self._settle(source, target, guess)) for guess in continued]
-        if by_homography and self.bank.estimator.refines:
-            others += [self._judge(source, target, aligned) for aligned in self._aligned(source, target)]
         if learned is not None:
-            guess = self._enlarged(learned[0]), self._enlarged(learned[1])
-            first += [self._judge(source, target, field) for field in (learned, *estimate(self.bank, [pair], [guess]))]
+            first += [self._judge(source, target, field) for field in (learned, self.around(pair, learned))]
         best = _best(first)
         if others:
-            instead = _best(others)
-            best = _mended(best[0], instead[0]), _mended(best[1], instead[1])
+            best = _both_mended(best, _best(others))
+        if by_homography and self.bank.estimator.refines and _has_failed(best):
+            for aligned in self._aligned(source, target):
+                best = _both_mended(best, self._judge(source, target, aligned))
         return best
+
+    def around(self, pair: Pair, guess: Both | None) -> Both:
+        """The estimator's own flow of ``pair``, found around a guess of any size where there is one."""
+        if guess is None or self._rough is None:
+            return estimate(self.bank, [pair], [self.start(guess)])[0]
+        source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
+        forward, backward = self._enlarged(guess[0]), self._enlarged(guess[1])
+        found = (
+            self._rough.rough_flow(source.prepared, target.prepared, forward),
+            self._rough.rough_flow(target.prepared, source.prepared, backward),
+        )
+        return self._settle(source, target, found)
 
     def structure(self, i: int, j: int, flow: np.ndarray) -> np.ndarray:
         """How alike the surroundings of both ends of each match from frame i to j are: ``structure_similarity``."""
@@ -248,7 +262,8 @@ class PairMatcher:
             return []
         matrix, _ = found
         inverse = np.linalg.inv(matrix)
-        return [(self._residual(source, target, matrix, inverse), self._residual(target, source, inverse, matrix))]
+        flow = self._residual(source, target, matrix, inverse), self._residual(target, source, inverse, matrix)
+        return [flow if self._rough is None else self._settle(source, target, flow)]
 
     def _residual(self, source: Frame, target: Frame, matrix: np.ndarray, inverse: np.ndarray) -> np.ndarray:
         """Flow from ``source`` to ``target``, which ``matrix`` relates (``inverse`` undoes it)."""
@@ -256,8 +271,9 @@ class PairMatcher:
             target.picture, inverse, self.bank.matching_size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         estimator = self.bank.estimator
+        find = estimator.flow if self._rough is None else self._rough.rough_flow
         grid = pixel_grid(self.bank.matching_size)  # a first guess of no motion asks for the lighter search
-        residual = estimator.flow(source.prepared, estimator.prepare(-1, laid_over), np.zeros_like(grid))
+        residual = find(source.prepared, estimator.prepare(-1, laid_over), np.zeros_like(grid))
         return apply_homography(matrix, grid + residual) - grid
 
     def _judge(self, source: Frame, target: Frame, flow: Both) -> tuple[Direction, Direction]:
@@ -294,6 +310,17 @@ def _best(candidates: Sequence[tuple[Direction, Direction]]) -> tuple[Direction,
 def _better(first: Direction, second: Direction) -> Direction:
     """At each pixel what costs less."""
     return _merged(first, second, second.cost < first.cost)
+
+
+def _has_failed(best: tuple[Direction, Direction]) -> bool:
+    """Whether much of either picture has lost its surface."""
+    return any(float((direction.cost >= FAILED_COST).mean()) >= MUCH_FAILED for direction in best)
+
+
+def _both_mended(
+    first: tuple[Direction, Direction], second: tuple[Direction, Direction]
+) -> tuple[Direction, Direction]:
+    return _mended(first[0], second[0]), _mended(first[1], second[1])
 
 
 def _mended(first: Direction, second: Direction) -> Direction:

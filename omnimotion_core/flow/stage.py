@@ -16,8 +16,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from omnimotion_core.config import FlowConfig
+from omnimotion_core.devices import computing
 from omnimotion_core.errors import ConfigError, FlowError, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_atomically
@@ -82,7 +84,10 @@ def find_correspondences(
     missing = [(name, pairs) for name, pairs in tasks if not is_done(name, pairs)]
     if not missing:
         return
-    with opencv_on_one_thread(), ThreadPoolExecutor(max(threads, 1)) as pool, ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.enter_context(opencv_on_one_thread())
+        stack.enter_context(computing(torch.device("cpu")))  # features are compared by each of the threads
+        pool = stack.enter_context(ThreadPoolExecutor(max(threads, 1)))
         worker: TrackBlocks | FlowBlocks | ExhaustiveBlocks
         if isinstance(estimator, ImportedTracks):
             worker = TrackBlocks(estimator)

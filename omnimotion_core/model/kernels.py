@@ -3,6 +3,10 @@
 On a CPU a point costs a few dozen multiplications, and the calls of a tensor library around them cost more than they
 do. So numba compiles the loops; what they are fed and what they give are plain arrays.
 
+A point waits at each layer for what the layer before it gave. So ``LANES`` points go through a layer before the next
+one, and the processor works on several at once. Tables are read as flat arrays at unsigned positions, for which no
+strides are multiplied and no negative indices looked for.
+
 Arrays throughout, all float32 unless said:
     tables (L, T, 2, R, R)   raw scale and shift of each layer in each frame, rows by the second conditioning axis
     affine (T, 6)            rows of [A | b]
@@ -18,6 +22,7 @@ import numba
 import numpy as np
 
 _FAST = {"contract", "arcp", "nsz", "reassoc"}  # but for infinities and what is no number, whose tests must hold
+LANES = 16  # points that go through a layer together
 PART = 65_536  # points that one thread takes at once
 DEPTH_STEP = 0.2  # where depths of neighboring cells differ by more, two surfaces meet and nothing lies between
 
@@ -32,6 +37,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
 _STEP = np.float32(DEPTH_STEP)
+_UNSIGNED, _NEXT = np.uint64, np.uint64(1)
 
 
 @numba.njit(inline="always")
@@ -42,20 +48,47 @@ def transformed_axis(layer):  # type: ignore[no-untyped-def]  # numba infers
 
 
 @numba.njit(inline="always")
-def knot_position(value, center, extent, knots):  # type: ignore[no-untyped-def]
+def layer_axes(layer):  # type: ignore[no-untyped-def]
+    """The axis that a layer transforms, and the two that tell how: the columns' and the rows' of its table."""
+    c = transformed_axis(layer)
+    return c, (1 if c == 0 else 0), (1 if c == 2 else 2)
+
+
+@numba.njit(inline="always")
+def knot_scale(center, extent, last):  # type: ignore[no-untyped-def]
+    """Factors and offsets (3,) from canonical coordinates to knots, the first at 0 and the last at ``last``."""
+    return _HALF * last / extent, (_ONE - center / extent) * _HALF * last
+
+
+@numba.njit(inline="always")
+def knot_position(value, factor, offset, last):  # type: ignore[no-untyped-def]
     """Where ``value`` lies among the knots: the knot before it, the rest, and 1 (0 where it was clamped to the range).
 
     A value that is no number counts as the lower end, so that no index is out of bounds.
     """
-    u = (value - center) / extent
+    position = value * factor + offset
     free = _ONE
-    if not u > -1:
-        u, free = -_ONE, _ZERO
-    elif u > 1:
-        u, free = _ONE, _ZERO
-    position = (u + _ONE) * _HALF * np.float32(knots - 1)
-    index = min(int(position), knots - 2)
-    return index, position - index, free
+    if not position > 0:
+        position, free = _ZERO, _ZERO
+    elif position > last:
+        position, free = last, _ZERO
+    index = min(int(position), int(last) - 1)
+    return index, position - np.float32(index), free
+
+
+@numba.njit(inline="always")
+def tile_position(layer, t, row, column, frames, knots):  # type: ignore[no-untyped-def]
+    """Where among the entries of flat tables the raw scale of that knot lies; its shift lies a tile further on."""
+    return _UNSIGNED(((layer * frames + t) * 2 * knots + row) * knots + column)
+
+
+@numba.njit(inline="always")
+def tile_bilinear(tables, base, side, down, across):  # type: ignore[no-untyped-def]
+    """Flat tables with rows of ``side`` entries, between four entries of which the first is ``base``."""
+    below = base + side
+    upper = tables[base] * (_ONE - across) + tables[base + _NEXT] * across
+    lower = tables[below] * (_ONE - across) + tables[below + _NEXT] * across
+    return upper * (_ONE - down) + lower * down
 
 
 @numba.njit(inline="always")
@@ -90,48 +123,66 @@ def depth_position(depth, row, column, down, across, free_a, free_b):  # type: i
 
 
 @numba.njit(inline="always")
-def _layer(tables, center, extent, max_raw, layer, t, v):  # type: ignore[no-untyped-def]
-    """The axis that a layer transforms of the point ``v`` (3,), and its scale and shift there."""
-    c, knots = transformed_axis(layer), tables.shape[4]
-    a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
-    column, across, _ = knot_position(v[a], center[a], extent[a], knots)
-    row, down, _ = knot_position(v[b], center[b], extent[b], knots)
-    raw = min(max(bilinear(tables[layer, t, 0], row, column, down, across), -max_raw), max_raw)
-    return c, raw + math.sqrt(_ONE + raw * raw), bilinear(tables[layer, t, 1], row, column, down, across)
+def _scale_and_shift(tables, layer, t, frames, knots, at_a, at_b, max_raw):  # type: ignore[no-untyped-def]
+    """Scale and shift of a layer at a point whose two other axes lie at those knots."""
+    (column, across, _), (row, down, _) = at_a, at_b
+    base, side = tile_position(layer, t, row, column, frames, knots), _UNSIGNED(knots)
+    raw = min(max(tile_bilinear(tables, base, side, down, across), -max_raw), max_raw)
+    return raw + math.sqrt(_ONE + raw * raw), tile_bilinear(tables, base + side * side, side, down, across)
 
 
 @compiled
 def _forward(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
-    layers = tables.shape[0]
-    v = np.empty(3, np.float32)
-    for p in range(start, end):
-        t = frames[p]
-        x, y = points[p, 0], points[p, 1]
-        v[0] = affine[t, 0] * x + affine[t, 1] * y + affine[t, 2]
-        v[1] = affine[t, 3] * x + affine[t, 4] * y + affine[t, 5]
-        v[2] = points[p, 2]
+    layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
+    flat, last = tables.reshape(-1), np.float32(knots - 1)
+    factors, offsets = knot_scale(center, extent, last)
+    v = np.empty((3, LANES), np.float32)
+    for first in range(start, end, LANES):
+        lanes = min(LANES, end - first)
+        for q in range(lanes):
+            p, t = first + q, frames[first + q]
+            x, y = points[p, 0], points[p, 1]
+            v[0, q] = affine[t, 0] * x + affine[t, 1] * y + affine[t, 2]
+            v[1, q] = affine[t, 3] * x + affine[t, 4] * y + affine[t, 5]
+            v[2, q] = points[p, 2]
         for layer in range(layers):
-            c, scale, shift = _layer(tables, center, extent, max_raw, layer, t, v)
-            v[c] = v[c] * scale + shift
-        out[p, 0], out[p, 1], out[p, 2] = v[0], v[1], v[2]
+            c, a, b = layer_axes(layer)
+            for q in range(lanes):
+                at_a = knot_position(v[a, q], factors[a], offsets[a], last)
+                at_b = knot_position(v[b, q], factors[b], offsets[b], last)
+                scale, shift = _scale_and_shift(flat, layer, frames[first + q], times, knots, at_a, at_b, max_raw)
+                v[c, q] = v[c, q] * scale + shift
+        for q in range(lanes):
+            p = first + q
+            out[p, 0], out[p, 1], out[p, 2] = v[0, q], v[1, q], v[2, q]
 
 
 @compiled
 def _inverse(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
-    layers = tables.shape[0]
-    v = np.empty(3, np.float32)
-    for p in range(start, end):
-        t = frames[p]
-        v[0], v[1], v[2] = points[p, 0], points[p, 1], points[p, 2]
+    layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
+    flat, last = tables.reshape(-1), np.float32(knots - 1)
+    factors, offsets = knot_scale(center, extent, last)
+    v = np.empty((3, LANES), np.float32)
+    for first in range(start, end, LANES):
+        lanes = min(LANES, end - first)
+        for q in range(lanes):
+            p = first + q
+            v[0, q], v[1, q], v[2, q] = points[p, 0], points[p, 1], points[p, 2]
         for layer in range(layers - 1, -1, -1):
-            c, scale, shift = _layer(tables, center, extent, max_raw, layer, t, v)
-            v[c] = (v[c] - shift) / scale
-        a00, a01, a10, a11 = affine[t, 0], affine[t, 1], affine[t, 3], affine[t, 4]
-        x, y = v[0] - affine[t, 2], v[1] - affine[t, 5]
-        determinant = a00 * a11 - a01 * a10
-        out[p, 0] = (a11 * x - a01 * y) / determinant
-        out[p, 1] = (a00 * y - a10 * x) / determinant
-        out[p, 2] = v[2]
+            c, a, b = layer_axes(layer)
+            for q in range(lanes):
+                at_a = knot_position(v[a, q], factors[a], offsets[a], last)
+                at_b = knot_position(v[b, q], factors[b], offsets[b], last)
+                scale, shift = _scale_and_shift(flat, layer, frames[first + q], times, knots, at_a, at_b, max_raw)
+                v[c, q] = (v[c, q] - shift) / scale
+        for q in range(lanes):
+            p, t = first + q, frames[first + q]
+            a00, a01, a10, a11 = affine[t, 0], affine[t, 1], affine[t, 3], affine[t, 4]
+            x, y = v[0, q] - affine[t, 2], v[1, q] - affine[t, 5]
+            determinant = a00 * a11 - a01 * a10
+            out[p, 0] = (a11 * x - a01 * y) / determinant
+            out[p, 1] = (a00 * y - a10 * x) / determinant
+            out[p, 2] = v[2, q]
 
 
 @compiled

@@ -14,27 +14,27 @@ import torch
 from torch import Tensor
 
 from omnimotion_core.model.field import Field
-from omnimotion_core.model.invertible import (
-    MAX_RAW,
-    SPACE_ROUGHNESS,
-    TIME_ROUGHNESS,
-    TabulatedCouplings,
-    level_weights,
-)
+from omnimotion_core.model.invertible import MAX_RAW
 from omnimotion_core.model.kernels import (
+    LANES,
     bilinear,
     cell_position,
     compiled,
     depth_position,
     knot_position,
-    transformed_axis,
+    knot_scale,
+    layer_axes,
+    tile_bilinear,
+    tile_position,
 )
+from omnimotion_core.optimization.compiled_tables import CompiledTables, scaled
 from omnimotion_core.optimization.losses import SOFTENING_PX
 from omnimotion_core.optimization.sampling import Batch
 
 PARTS = 2  # of a batch, each with gradients of its own; always as many, so that sums do not depend on the threads
 
-_ONE, _ZERO, _HALF = np.float32(1), np.float32(0), np.float32(0.5)
+_ONE, _ZERO = np.float32(1), np.float32(0)
+_UNSIGNED, _NEXT = np.uint64, np.uint64(1)
 _SOFTENING, _MAX_RAW = np.float32(SOFTENING_PX), np.float32(MAX_RAW)
 
 
@@ -57,146 +57,138 @@ def _slopes(table, row, column, down, across):  # type: ignore[no-untyped-def]
     return along, below
 
 
+@numba.njit(inline="always")
+def _spread_on_tile(tables, base, side, down, across, value):  # type: ignore[no-untyped-def]
+    """Add ``value`` to the four entries that ``tile_bilinear`` reads, by their weights."""
+    low = value * down
+    high = value - low
+    below, high_right, low_right = base + side, high * across, low * across
+    tables[base] += high - high_right
+    tables[base + _NEXT] += high_right
+    tables[below] += low - low_right
+    tables[below + _NEXT] += low_right
+
+
+@numba.njit(inline="always")
+def _slopes_on_tile(tables, base, side, down, across):  # type: ignore[no-untyped-def]
+    """How ``tile_bilinear`` changes with ``across`` and with ``down``."""
+    corner, below = tables[base], base + side
+    to_right, to_below = tables[base + _NEXT] - corner, tables[below] - corner
+    twist = tables[below + _NEXT] - tables[base + _NEXT] - to_below
+    return to_right + twist * down, to_below + twist * across
+
+
+@numba.njit(inline="always")
+def _cell_of(depth, pixel, cell, height, width):  # type: ignore[no-untyped-def]
+    """Where a depth map (h, w) is read at a working pixel."""
+    column, across, _ = cell_position(pixel[0], cell, width)
+    row, down, _ = cell_position(pixel[1], cell, height)
+    down, across, _, _ = depth_position(depth, row, column, down, across, _ONE, _ONE)
+    return row, column, down, across
+
+
 @compiled
 def _part(  # type: ignore[no-untyped-def]
     tables, affine, depth, center, extent, half, cell, frames_from, frames_to, source, target, weight, on_surface,
     scale, robust, depth_weight, g_tables, g_affine, g_depth, start, end,
 ):  # fmt: skip
     """Loss of the matches [start, end), their gradients added to ``g_…``; ``weight`` is each one's share of it."""
-    layers, knots = tables.shape[0], tables.shape[4]
+    layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
     height, width = depth.shape[1], depth.shape[2]
     count = 2 * layers  # there through all layers, and back through all in the other frame
-    half_knots = _HALF * np.float32(knots - 1)
-    raws, scales, befores = np.empty(count, np.float32), np.empty(count, np.float32), np.empty(count, np.float32)
-    columns, rows = np.empty(count, np.int64), np.empty(count, np.int64)
-    acrosses, downs = np.empty(count, np.float32), np.empty(count, np.float32)
-    frees_a, frees_b = np.empty(count, np.float32), np.empty(count, np.float32)
-    v, g = np.empty(3, np.float32), np.empty(3, np.float32)
+    flat, g_flat, side, last = tables.reshape(-1), g_tables.reshape(-1), _UNSIGNED(knots), np.float32(knots - 1)
+    factors, offsets = knot_scale(center, extent, last)
+    # what a layer leaves for the way back
+    bases = np.empty((count, LANES), np.uint64)
+    raws, scales, befores, acrosses, downs, frees_a, frees_b = np.empty((7, count, LANES), np.float32)
+    v, g = np.empty((3, LANES), np.float32), np.empty((3, LANES), np.float32)
     loss = 0.0
-    for m in range(start, end):
-        i, j, share = frames_from[m], frames_to[m], weight[m]
-        from_column, from_across, _ = cell_position(source[m, 0], cell, width)
-        from_row, from_down, _ = cell_position(source[m, 1], cell, height)
-        here = depth[i]
-        from_down, from_across, _, _ = depth_position(here, from_row, from_column, from_down, from_across, _ONE, _ONE)
-        x, y = source[m, 0] / half[0] - _ONE, source[m, 1] / half[1] - _ONE
-        v[0] = affine[i, 0] * x + affine[i, 1] * y + affine[i, 2]
-        v[1] = affine[i, 3] * x + affine[i, 4] * y + affine[i, 5]
-        v[2] = bilinear(depth[i], from_row, from_column, from_down, from_across)
+    for first in range(start, end, LANES):
+        lanes = min(LANES, end - first)
+        for q in range(lanes):
+            m, i = first + q, frames_from[first + q]
+            row, column, down, across = _cell_of(depth[i], source[m], cell, height, width)
+            x, y = source[m, 0] / half[0] - _ONE, source[m, 1] / half[1] - _ONE
+            v[0, q] = affine[i, 0] * x + affine[i, 1] * y + affine[i, 2]
+            v[1, q] = affine[i, 3] * x + affine[i, 4] * y + affine[i, 5]
+            v[2, q] = bilinear(depth[i], row, column, down, across)
         for n in range(count):
-            layer, t = (n, i) if n < layers else (count - 1 - n, j)
-            c = transformed_axis(layer)
-            a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
-            column, across, free_a = knot_position(v[a], center[a], extent[a], knots)
-            row, down, free_b = knot_position(v[b], center[b], extent[b], knots)
-            raw = bilinear(tables[layer, t, 0], row, column, down, across)
-            shift = bilinear(tables[layer, t, 1], row, column, down, across)
-            limited = min(max(raw, -_MAX_RAW), _MAX_RAW)
-            stretch = limited + math.sqrt(_ONE + limited * limited)
-            if n < layers:
-                befores[n] = v[c]
-                v[c] = v[c] * stretch + shift
-            else:
-                v[c] = (v[c] - shift) / stretch
-                befores[n] = v[c]
-            raws[n], scales[n] = raw, stretch
-            columns[n], rows[n], acrosses[n], downs[n] = column, row, across, down
-            frees_a[n], frees_b[n] = free_a, free_b
+            there = n < layers
+            layer, frames = (n, frames_from) if there else (count - 1 - n, frames_to)
+            c, a, b = layer_axes(layer)
+            for q in range(lanes):
+                column, across, frees_a[n, q] = knot_position(v[a, q], factors[a], offsets[a], last)
+                row, down, frees_b[n, q] = knot_position(v[b, q], factors[b], offsets[b], last)
+                base = tile_position(layer, frames[first + q], row, column, times, knots)
+                raw = tile_bilinear(flat, base, side, down, across)
+                shift = tile_bilinear(flat, base + side * side, side, down, across)
+                limited = min(max(raw, -_MAX_RAW), _MAX_RAW)
+                stretch = limited + math.sqrt(_ONE + limited * limited)
+                if there:
+                    befores[n, q] = v[c, q]
+                    v[c, q] = v[c, q] * stretch + shift
+                else:
+                    v[c, q] = (v[c, q] - shift) / stretch
+                    befores[n, q] = v[c, q]
+                bases[n, q], raws[n, q], scales[n, q], acrosses[n, q], downs[n, q] = base, raw, stretch, across, down
+        for q in range(lanes):
+            m, j, share = first + q, frames_to[first + q], weight[first + q]
+            a00, a01, a10, a11 = affine[j, 0], affine[j, 1], affine[j, 3], affine[j, 4]
+            determinant = a00 * a11 - a01 * a10
+            x_to, y_to = v[0, q] - affine[j, 2], v[1, q] - affine[j, 5]
+            x_to, y_to = (a11 * x_to - a01 * y_to) / determinant, (a00 * y_to - a10 * x_to) / determinant
+            pixel_x, pixel_y = (x_to + _ONE) * half[0], (y_to + _ONE) * half[1]
+            miss_x, miss_y = (pixel_x - target[m, 0]) * scale, (pixel_y - target[m, 1]) * scale
+            distance = math.sqrt(miss_x * miss_x + miss_y * miss_y + _SOFTENING * _SOFTENING)
+            damping = _ONE + distance / robust if robust > 0 else _ONE
+            pull = share / (damping * damping * distance) * scale
+            g_x, g_y = pull * miss_x, pull * miss_y
 
-        a00, a01, a10, a11 = affine[j, 0], affine[j, 1], affine[j, 3], affine[j, 4]
-        determinant = a00 * a11 - a01 * a10
-        x_to, y_to = v[0] - affine[j, 2], v[1] - affine[j, 5]
-        x_to, y_to = (a11 * x_to - a01 * y_to) / determinant, (a00 * y_to - a10 * x_to) / determinant
-        pixel_x, pixel_y = (x_to + _ONE) * half[0], (y_to + _ONE) * half[1]
-        miss_x, miss_y = (pixel_x - target[m, 0]) * scale, (pixel_y - target[m, 1]) * scale
-        distance = math.sqrt(miss_x * miss_x + miss_y * miss_y + _SOFTENING * _SOFTENING)
-        damping = _ONE + distance / robust if robust > 0 else _ONE
-        pull = share / (damping * damping * distance) * scale
-        g_x, g_y = pull * miss_x, pull * miss_y
-
-        column, across, free_a = cell_position(pixel_x, cell, width)
-        row, down, free_b = cell_position(pixel_y, cell, height)
-        down, across, free_a, free_b = depth_position(depth[j], row, column, down, across, free_a, free_b)
-        surface = bilinear(depth[j], row, column, down, across)
-        behind = v[2] - surface
-        g_z = share * depth_weight * on_surface[m]
-        if behind < 0:
-            g_z = -g_z
-        loss += share * distance / damping + g_z * behind
-        _spread(g_depth[j], row, column, down, across, -g_z)
-        along, below = _slopes(depth[j], row, column, down, across)
-        g_x -= g_z * along * free_a / cell
-        g_y -= g_z * below * free_b / cell
-
-        g_x, g_y = g_x * half[0], g_y * half[1]
-        g[0] = (a11 * g_x - a10 * g_y) / determinant
-        g[1] = (a00 * g_y - a01 * g_x) / determinant
-        g[2] = g_z
-        for k in range(2):  # u = A l + b, so dl = A⁻¹ (du - dA l - db)
-            g_affine[j, 3 * k] -= g[k] * x_to
-            g_affine[j, 3 * k + 1] -= g[k] * y_to
-            g_affine[j, 3 * k + 2] -= g[k]
+            column, across, free_a = cell_position(pixel_x, cell, width)
+            row, down, free_b = cell_position(pixel_y, cell, height)
+            down, across, free_a, free_b = depth_position(depth[j], row, column, down, across, free_a, free_b)
+            behind = v[2, q] - bilinear(depth[j], row, column, down, across)
+            g_z = share * depth_weight * on_surface[m]
+            if behind < 0:
+                g_z = -g_z
+            loss += share * distance / damping + g_z * behind
+            _spread(g_depth[j], row, column, down, across, -g_z)
+            along, below = _slopes(depth[j], row, column, down, across)
+            g_x = (g_x - g_z * along * free_a / cell) * half[0]
+            g_y = (g_y - g_z * below * free_b / cell) * half[1]
+            g[0, q] = (a11 * g_x - a10 * g_y) / determinant
+            g[1, q] = (a00 * g_y - a01 * g_x) / determinant
+            g[2, q] = g_z
+            for k in range(2):  # u = A l + b, so dl = A⁻¹ (du - dA l - db)
+                g_affine[j, 3 * k] -= g[k, q] * x_to
+                g_affine[j, 3 * k + 1] -= g[k, q] * y_to
+                g_affine[j, 3 * k + 2] -= g[k, q]
         for n in range(count - 1, -1, -1):
-            layer, t = (n, i) if n < layers else (count - 1 - n, j)
-            c = transformed_axis(layer)
-            a, b = (1 if c == 0 else 0), (1 if c == 2 else 2)
-            column, row, across, down = columns[n], rows[n], acrosses[n], downs[n]
-            if n < layers:
-                g_shift = g[c]
-                g_stretch = g[c] * befores[n]
-                g[c] = g[c] * scales[n]
-            else:
-                g[c] = g[c] / scales[n]
-                g_shift = -g[c]
-                g_stretch = -g[c] * befores[n]
-            raw = raws[n]
-            g_raw = g_stretch * scales[n] / math.sqrt(_ONE + raw * raw) if abs(raw) < _MAX_RAW else _ZERO
-            _spread(g_tables[layer, t, 0], row, column, down, across, g_raw)
-            _spread(g_tables[layer, t, 1], row, column, down, across, g_shift)
-            raw_along, raw_below = _slopes(tables[layer, t, 0], row, column, down, across)
-            shift_along, shift_below = _slopes(tables[layer, t, 1], row, column, down, across)
-            g[a] += (g_raw * raw_along + g_shift * shift_along) * half_knots / extent[a] * frees_a[n]
-            g[b] += (g_raw * raw_below + g_shift * shift_below) * half_knots / extent[b] * frees_b[n]
-        for k in range(2):
-            g_affine[i, 3 * k] += g[k] * x
-            g_affine[i, 3 * k + 1] += g[k] * y
-            g_affine[i, 3 * k + 2] += g[k]
-        _spread(g_depth[i], from_row, from_column, from_down, from_across, g[2])
+            there = n < layers
+            c, a, b = layer_axes(n if there else count - 1 - n)
+            for q in range(lanes):
+                base, across, down, stretch, raw = bases[n, q], acrosses[n, q], downs[n, q], scales[n, q], raws[n, q]
+                g_shift = g[c, q] if there else -g[c, q] / stretch
+                g_stretch = g_shift * befores[n, q]
+                g[c, q] = g[c, q] * stretch if there else -g_shift
+                # the scale is r + root(1 + r²), its slope scale / root
+                g_raw = g_stretch * stretch / (stretch - raw) if abs(raw) < _MAX_RAW else _ZERO
+                _spread_on_tile(g_flat, base, side, down, across, g_raw)
+                _spread_on_tile(g_flat, base + side * side, side, down, across, g_shift)
+                raw_along, raw_below = _slopes_on_tile(flat, base, side, down, across)
+                shift_along, shift_below = _slopes_on_tile(flat, base + side * side, side, down, across)
+                g[a, q] += (g_raw * raw_along + g_shift * shift_along) * factors[a] * frees_a[n, q]
+                g[b, q] += (g_raw * raw_below + g_shift * shift_below) * factors[b] * frees_b[n, q]
+        for q in range(lanes):
+            m, i = first + q, frames_from[first + q]
+            row, column, down, across = _cell_of(depth[i], source[m], cell, height, width)
+            x, y = source[m, 0] / half[0] - _ONE, source[m, 1] / half[1] - _ONE
+            for k in range(2):
+                g_affine[i, 3 * k] += g[k, q] * x
+                g_affine[i, 3 * k + 1] += g[k, q] * y
+                g_affine[i, 3 * k + 2] += g[k, q]
+            _spread(g_depth[i], row, column, down, across, g[2, q])
     return loss
-
-
-@compiled
-def _roughness(table, in_time, in_space, gradient):  # type: ignore[no-untyped-def]
-    """Sum of squared differences between neighboring knots of a table (L, K, 2, R, R), weighted; fills ``gradient``."""
-    layers, times, channels, rows, columns = table.shape
-    total = 0.0
-    for layer in range(layers):
-        for t in range(times):
-            for channel in range(channels):
-                here, g_here = table[layer, t, channel], gradient[layer, t, channel]
-                for row in range(rows):
-                    for column in range(columns):
-                        value, g = here[row, column], _ZERO
-                        if column + 1 < columns:
-                            difference = here[row, column + 1] - value
-                            total += in_space * difference * difference
-                            g -= in_space * difference
-                        if column > 0:
-                            g += in_space * (value - here[row, column - 1])
-                        if row + 1 < rows:
-                            difference = here[row + 1, column] - value
-                            total += in_space * difference * difference
-                            g -= in_space * difference
-                        if row > 0:
-                            g += in_space * (value - here[row - 1, column])
-                        if t + 1 < times:
-                            difference = table[layer, t + 1, channel, row, column] - value
-                            total += in_time * difference * difference
-                            g -= in_time * difference
-                        if t > 0:
-                            g += in_time * (value - table[layer, t - 1, channel, row, column])
-                        g_here[row, column] = _ONE * 2 * g
-    return total
 
 
 @compiled
@@ -230,40 +222,6 @@ def _smoothness(depth, frames, across, down, in_space, in_range, far, gradient):
     return total
 
 
-def _times(gradient: Tensor, factor: Tensor) -> Tensor:
-    """``gradient`` times what comes from above, which is nearly always 1: a pass over all tables less."""
-    return gradient if float(factor) == 1.0 else gradient * factor
-
-
-class _Roughness(torch.autograd.Function):
-    """As ``_MatchLoss``, of one table."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, in_time: float, in_space: float) -> Tensor:
-        gradient = torch.empty_like(table)
-        total = _roughness(table.numpy(force=True), np.float32(in_time), np.float32(in_space), gradient.numpy())
-        ctx.save_for_backward(gradient)
-        return table.new_tensor(total)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return _times(gradient, grad[0]), None, None
-
-
-def roughness(couplings: TabulatedCouplings) -> Tensor:
-    """``TabulatedCouplings.roughness`` on the CPU."""
-    total = couplings.extent.new_zeros(())
-    tables, weights = couplings.tables[: couplings.levels], level_weights(len(couplings.tables))
-    for table, weight in zip(tables, weights, strict=False):
-        layers, times, channels, rows, columns = table.shape
-        tiles = layers * channels
-        in_time = weight * TIME_ROUGHNESS / max(tiles * (times - 1) * rows * columns, 1)
-        in_space = weight * SPACE_ROUGHNESS / (tiles * times * (rows - 1) * columns)
-        total = total + _Roughness.apply(table, in_time, in_space)  # type: ignore[no-untyped-call]
-    return total
-
-
 class _Smoothness(torch.autograd.Function):
     """As ``_MatchLoss``, of depth maps."""
 
@@ -277,7 +235,7 @@ class _Smoothness(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
-        return _times(gradient, grad[0]), None
+        return scaled(gradient, grad[0]), None
 
 
 def depth_terms(
@@ -310,7 +268,7 @@ class _MatchLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        tables, affine, depth = (_times(gradient, grad[0]) for gradient in ctx.saved_tensors)
+        tables, affine, depth = (scaled(gradient, grad[0]) for gradient in ctx.saved_tensors)
         return tables, affine, depth, None
 
 
@@ -325,6 +283,7 @@ class MatchLoss:
     def __init__(self, field: Field, scale: float, depth_weight: float, threads: int) -> None:
         self._field, self._scale, self._depth_weight = field, np.float32(scale), np.float32(depth_weight)
         self._pool = ThreadPoolExecutor(PARTS) if threads > 1 else None
+        self.tables = CompiledTables(field.couplings, self._pool)
         width, height = field.shape.working_size
         couplings = field.couplings
         self._geometry = (
@@ -352,9 +311,12 @@ class MatchLoss:
                 return loss, gradients
 
             found = list(map(one, range(PARTS)) if self._pool is None else self._pool.map(one, range(PARTS)))
-            summed = [sum(parts[1:], start=parts[0]) for parts in zip(*(each for _, each in found), strict=True)]
+            summed = found[0][1]
+            for _, others in found[1:]:
+                for gradient, other in zip(summed, others, strict=True):
+                    gradient += other
             return sum(loss for loss, _ in found), [torch.from_numpy(gradient).float() for gradient in summed]
 
-        tables = field.couplings.tables_by_frame()
+        tables = self.tables.by_frame()
         loss: Tensor = _MatchLoss.apply(tables, field.affine.matrix, field.depth, run)  # type: ignore[no-untyped-call]
         return loss

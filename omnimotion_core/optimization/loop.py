@@ -86,6 +86,7 @@ class _Fitter(Fitter):
         self.field = warm_started_field(FieldShape.of(clip), config.model, correspondences, config.seed).to(device)
         self.field.threads = threads
         self.sampler = MatchSampler(correspondences, device)
+        self.deck = self.sampler.shuffled(config.fit.batch, torch.Generator().manual_seed(config.seed))
         self.scale = losses.length_scale(clip.working_size)
         self.compiled = None
         if device.type == "cpu":
@@ -131,7 +132,7 @@ class _Fitter(Fitter):
     def _draw(self) -> Batch:
         """Matches, and some of the points in free space."""
         count, known = self.settings.batch, self.contradictions
-        batch = self.sampler.draw(count, self.generator)
+        batch = self.deck.deal(self.step)
         if known is None or len(known) < 2:
             return batch
         share = min(round(count * CONTRADICTIONS_PER_MATCH), len(known) // 2)
@@ -150,9 +151,13 @@ class _Fitter(Fitter):
         settings = self.settings
         robust = settings.robust_scale_px if self.step >= settings.robust_after * settings.steps else None
         of_matches = self.compiled(batch, robust) if self.compiled else self._match_loss(batch, robust)
-        couplings = self.field.couplings
-        roughness = compiled.roughness(couplings) if self.compiled else couplings.roughness()
-        return of_matches + self._depth_terms(frames) + settings.table_smoothness * roughness
+        return of_matches + self._depth_terms(frames) + self._table_terms()
+
+    def _table_terms(self) -> Tensor:
+        """How rough the tables are."""
+        if self.compiled:
+            return self.compiled.tables.roughness(self.settings.table_smoothness)
+        return self.settings.table_smoothness * self.field.couplings.roughness()
 
     def _depth_terms(self, frames: Tensor) -> Tensor:
         """How smooth the depth maps of ``frames`` are, and whether they stay in the volume."""

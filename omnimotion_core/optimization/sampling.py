@@ -41,30 +41,56 @@ class MatchSampler:
 
     def __init__(self, correspondences: Correspondences, device: torch.device) -> None:
         self._pairs = torch.from_numpy(correspondences.pairs).long().to(device)
-        self._pair = torch.from_numpy(correspondences.pair).to(device)
-        self._source = torch.from_numpy(correspondences.source).to(device)
-        self._target = torch.from_numpy(correspondences.target).to(device)
-        self._weight = torch.from_numpy(correspondences.weight).to(device)
+        self._columns = tuple(
+            torch.from_numpy(column).to(device)
+            for column in (correspondences.pair, correspondences.source, correspondences.target, correspondences.weight)
+        )
         self.device = device
 
     def __len__(self) -> int:
-        return len(self._pair)
-
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """``count`` matches, with replacement; the generator lives on the CPU so that every device draws alike.
-
-        In the store's order, so that matches of the same frames come together and find their tables in the cache.
-        """
-        return self.take(torch.randint(len(self), (count,), generator=generator).sort().values.to(self.device))
+        return len(self._columns[0])
 
     def take(self, index: Tensor) -> Batch:
         """The matches of the given rows (B,)."""
-        frames = self._pairs[self._pair[index].long()]
+        return self._batch(*(column[index] for column in self._columns))
+
+    def shuffled(self, count: int, generator: torch.Generator) -> "Deck":
+        """All matches in an order of chance, to be dealt out ``count`` at a time.
+
+        The generator lives on the CPU, so that every device deals alike.
+        """
+        return Deck(self, count, torch.randperm(len(self), generator=generator))
+
+    def _batch(self, pair: Tensor, source: Tensor, target: Tensor, weight: Tensor) -> Batch:
+        frames = self._pairs[pair.long()]
         return Batch(
             frames_from=frames[:, 0],
             frames_to=frames[:, 1],
-            source=self._source[index].float(),
-            target=self._target[index],
-            weight=self._weight[index].float() / 255.0,
-            on_surface=torch.ones(len(index), device=self.device),
+            source=source.float(),
+            target=target,
+            weight=weight.float() / 255.0,
+            on_surface=torch.ones(len(pair), device=self.device),
         )
+
+
+class Deck(MatchSampler):
+    """The matches of a sampler in the given order, so that a batch is read in one piece and a round deals each once.
+
+    Within each batch they keep the store's order: those of the same frames come together and find their tables in the
+    cache.
+    """
+
+    def __init__(self, sampler: MatchSampler, count: int, order: Tensor) -> None:
+        rounds = len(order) // count
+        whole, rest = order[: rounds * count].view(rounds, count), order[rounds * count :]
+        order = torch.cat([whole.sort(dim=1).values.flatten(), rest.sort().values])
+        order = order.to(sampler.device)
+        self._pairs, self._columns = sampler._pairs, tuple(column[order] for column in sampler._columns)
+        self.device, self._count = sampler.device, count
+
+    def deal(self, step: int) -> Batch:
+        """The batch of a step: rounds follow each other without a gap."""
+        start = step * self._count % len(self)
+        if start + self._count <= len(self):
+            return self._batch(*(column[start : start + self._count] for column in self._columns))
+        return self.take((torch.arange(self._count, device=self.device) + start) % len(self))

@@ -3,7 +3,7 @@ import numpy as np
 
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.evaluation.synthetic import Scene
-from omnimotion_core.flow.homography import apply_homography, find_features, find_homography
+from omnimotion_core.flow.homography import RATIO, apply_homography, find_features, find_homography, match_features
 
 MATRIX = np.array([[1.05, 0.08, -6.0], [-0.06, 0.97, 9.0], [1e-4, -5e-5, 1.0]])
 
@@ -48,3 +48,18 @@ def test_features_lie_on_the_mask() -> None:
 def test_apply_homography_divides_by_the_third_coordinate() -> None:
     x, y, w = MATRIX @ [30, 40, 1]
     np.testing.assert_allclose(apply_homography(MATRIX, np.array([30.0, 40.0])), [x / w, y / w], rtol=1e-6)
+
+
+def test_features_match_as_when_they_are_compared_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    source, target = (rng.integers(0, 256, (count, 128)).astype(np.float32) for count in (40, 60))
+    target[:15] = np.clip(source[20:35] + rng.integers(-30, 31, (15, 128)), 0, 255)
+    expected = []
+    for row, descriptor in enumerate(source):
+        distances = np.linalg.norm(target.astype(np.float64) - descriptor, axis=1)
+        nearest, second = np.argsort(distances)[:2]
+        if distances[nearest] < RATIO * distances[second]:
+            expected.append((row, int(nearest)))
+    rows, columns = match_features(source, target)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+    assert len(expected) >= 15

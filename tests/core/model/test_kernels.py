@@ -82,9 +82,10 @@ def test_loops_undo_each_other(field: Field) -> None:
 
 
 def test_what_is_no_number_is_looked_up_within_bounds(field: Field) -> None:
+    seven = np.float32(3), np.float32(3), np.float32(6)  # of knots from -1 to 1: factor, offset, the last one
     for value in (np.nan, -np.inf):
-        assert kernels.knot_position(np.float32(value), np.float32(0), np.float32(1), 7) == (0, 0, 0)
-    assert kernels.knot_position(np.float32(np.inf), np.float32(0), np.float32(1), 7) == (5, 1, 0)
+        assert kernels.knot_position(np.float32(value), *seven) == (0, 0, 0)
+    assert kernels.knot_position(np.float32(np.inf), *seven) == (5, 1, 0)
     bad = torch.tensor([[np.nan, 0.0, 1.0], [np.inf, -np.inf, 1.0], [0.1, 0.2, np.nan]])
     with torch.no_grad():
         answers = field.prepare().to_canonical(torch.zeros(3, dtype=torch.long), bad)

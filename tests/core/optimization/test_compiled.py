@@ -6,7 +6,7 @@ from omnimotion_core.config import ModelConfig
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.optimization import losses
-from omnimotion_core.optimization.compiled import MatchLoss, depth_terms, roughness
+from omnimotion_core.optimization.compiled import MatchLoss, depth_terms
 from omnimotion_core.optimization.sampling import Batch
 
 FRAMES, SIZE = 4, (40, 32)
@@ -84,20 +84,12 @@ def test_gradient_follows_what_the_loss_is_part_of(field: Field, batch: Batch) -
         np.testing.assert_allclose(thrice[name], 3 * gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_roughness_and_its_gradient_are_those_of_the_formula(field: Field) -> None:
-    expected, found = field.couplings.roughness(), roughness(field.couplings)
-    np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5)
-    tables = list(field.couplings.tables)
-    wanted = torch.autograd.grad(expected, tables)
-    for gradient, other in zip(torch.autograd.grad(found, tables), wanted, strict=True):
-        np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-9)
-
-
 def test_levels_that_do_not_count_have_no_roughness_and_no_gradient(field: Field, batch: Batch) -> None:
     field.couplings.levels = 1
-    expected, found = field.couplings.roughness(), roughness(field.couplings)
+    loss = MatchLoss(field, 4.0, DEPTH_WEIGHT, threads=1)
+    expected, found = field.couplings.roughness(), loss.tables.roughness()
     np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5)
-    (found + MatchLoss(field, 4.0, DEPTH_WEIGHT, threads=1)(batch, 4.0)).backward()
+    (found + loss(batch, 4.0)).backward()
     coarse, fine = field.couplings.tables
     assert coarse.grad is not None
     assert fine.grad is None

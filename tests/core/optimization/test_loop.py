@@ -14,6 +14,7 @@ from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
+from omnimotion_core.optimization.compiled_tables import CompiledTables
 from omnimotion_core.optimization.free_space import find_contradictions
 from omnimotion_core.optimization.loop import FINAL_RATE, fit, known_cells, learning_rate_factor
 from omnimotion_core.optimization.sampling import MatchSampler
@@ -48,7 +49,7 @@ def stop_at(step: int) -> Reporter:
 
 
 def test_the_fitted_field_misses_its_matches_by_little(field: Field, matches: Correspondences) -> None:
-    batch = MatchSampler(matches, CPU).draw(5000, torch.Generator().manual_seed(0))
+    batch = MatchSampler(matches, CPU).shuffled(5000, torch.Generator().manual_seed(0)).deal(0)
     prepared = field.prepare()
     canonical = prepared.to_canonical(batch.frames_from, prepared.lift(batch.frames_from, batch.source))
     landed = prepared.to_pixels(prepared.from_canonical(batch.frames_to, canonical))
@@ -77,16 +78,14 @@ def test_a_cancelled_fit_goes_on_with_the_same_result(run_fit: Fit, tmp_path: Pa
 def test_levels_start_one_after_the_other_and_all_count_in_the_end(
     run_fit: Fit, short: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from omnimotion_core.model.invertible import TabulatedCouplings
-
     counted: list[int] = []
-    tables_by_frame = TabulatedCouplings.tables_by_frame
+    add_up = CompiledTables.add_up
 
-    def noted(couplings: TabulatedCouplings) -> torch.Tensor:
-        counted.append(couplings.levels)
-        return tables_by_frame(couplings)
+    def noted(compiled: CompiledTables, tables: list[np.ndarray]) -> np.ndarray:
+        counted.append(len(tables))
+        return add_up(compiled, tables)
 
-    monkeypatch.setattr(TabulatedCouplings, "tables_by_frame", noted)
+    monkeypatch.setattr(CompiledTables, "add_up", noted)
     levels = len(short.model.knots)
     quiet = {"depth_searches": [], "free_space_after": 1.0, "level_starts": [0.0, 0.5]}
     field = run_fit(short.override({"fit": quiet}))
