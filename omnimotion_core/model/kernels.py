@@ -30,9 +30,9 @@ DEPTH_STEP = 0.2  # where depths of neighboring cells differ by more, two surfac
 def compiled(function: Callable[..., Any]) -> Any:
     """``function`` compiled when it is first called, and kept for later processes where there is a place for it."""
     try:
-        return numba.njit(nogil=True, fastmath=_FAST, cache=True)(function)
+        return numba.njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written
-        return numba.njit(nogil=True, fastmath=_FAST)(function)
+        return numba.njit(nogil=True, fastmath=_FAST, error_model="numpy")(function)
 
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
@@ -106,10 +106,10 @@ def cell_position(pixel, cell, count):  # type: ignore[no-untyped-def]
     free = _ONE
     if not position > 0:
         position, free = _ZERO, _ZERO
-    elif position > count - 1:
+    elif position > np.float32(count - 1):
         position, free = np.float32(count - 1), _ZERO
     index = min(int(position), count - 2)
-    return index, position - index, free
+    return index, position - np.float32(index), free
 
 
 @numba.njit(inline="always")

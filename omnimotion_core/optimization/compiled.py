@@ -5,6 +5,7 @@ match by match, forward and back, with the derivatives written out. A few number
 """
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,10 +29,9 @@ from omnimotion_core.model.kernels import (
     tile_position,
 )
 from omnimotion_core.optimization.compiled_tables import CompiledTables, scaled
+from omnimotion_core.optimization.halves import in_halves
 from omnimotion_core.optimization.losses import SOFTENING_PX
 from omnimotion_core.optimization.sampling import Batch
-
-PARTS = 2  # of a batch, each with gradients of its own; always as many, so that sums do not depend on the threads
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _UNSIGNED, _NEXT = np.uint64, np.uint64(1)
@@ -218,43 +218,25 @@ def _smoothness(depth, frames, across, down, in_space, in_range, far, gradient):
                     g[row, column] -= slope
                 beyond = min(value, _ZERO) + max(value - far, _ZERO)
                 total += outside * beyond * beyond
-                g[row, column] += _ONE * 2 * outside * beyond
+                g[row, column] += (outside + outside) * beyond
     return total
 
 
-class _Smoothness(torch.autograd.Function):
-    """As ``_MatchLoss``, of depth maps."""
-
-    @staticmethod
-    def forward(ctx: Any, depth: Tensor, run: Any) -> Tensor:
-        gradient = torch.zeros_like(depth)
-        total = run(depth.numpy(force=True), gradient.numpy())
-        ctx.save_for_backward(gradient)
-        return depth.new_tensor(total)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return scaled(gradient, grad[0]), None
+DepthTerm = Callable[[np.ndarray, np.ndarray], float]  # of depth maps; adds its gradient to the second array
 
 
 def depth_terms(
-    depth: Tensor, frames: Tensor, edges: tuple[Tensor, Tensor], *, smoothness: float, in_range: float, far: float
-) -> Tensor:  # fmt: skip
+    frames: Tensor, edges: tuple[Tensor, Tensor], *, smoothness: float, in_range: float, far: float
+) -> DepthTerm:
     """``smoothness`` · ``losses.depth_smoothness_loss`` + ``in_range`` · ``losses.depth_range_loss`` on the CPU.
 
     Args:
-        depth: maps (T, h, w), of which ``frames`` (F,), each another, count.
+        frames: (F,), each another, whose maps (T, h, w) count.
         edges: ``losses.edge_weights`` of all frames.
     """
     across, down = (weights.numpy() for weights in edges)
     factors = np.float32(smoothness), np.float32(in_range), np.float32(far)
-
-    def run(maps: np.ndarray, gradient: np.ndarray) -> float:
-        return float(_smoothness(maps, frames.numpy(), across, down, *factors, gradient))
-
-    loss: Tensor = _Smoothness.apply(depth, run)  # type: ignore[no-untyped-call]
-    return loss
+    return lambda depth, gradient: float(_smoothness(depth, frames.numpy(), across, down, *factors, gradient))
 
 
 class _MatchLoss(torch.autograd.Function):
@@ -282,8 +264,8 @@ class MatchLoss:
 
     def __init__(self, field: Field, scale: float, depth_weight: float, threads: int) -> None:
         self._field, self._scale, self._depth_weight = field, np.float32(scale), np.float32(depth_weight)
-        self._pool = ThreadPoolExecutor(PARTS) if threads > 1 else None
-        self.tables = CompiledTables(field.couplings, self._pool)
+        self.pool = ThreadPoolExecutor(1) if threads > 1 else None
+        self.tables = CompiledTables(field.couplings, self.pool)
         width, height = field.shape.working_size
         couplings = field.couplings
         self._geometry = (
@@ -291,8 +273,8 @@ class MatchLoss:
             np.array([(width - 1) / 2, (height - 1) / 2], np.float32), np.float32(field.depth_cell),
         )  # fmt: skip
 
-    def __call__(self, batch: Batch, robust_px: float | None) -> Tensor:
-        """The loss, differentiable with respect to all parameters of the field."""
+    def __call__(self, batch: Batch, robust_px: float | None, depth_term: DepthTerm | None = None) -> Tensor:
+        """The loss and ``depth_term``, differentiable with respect to all parameters of the field."""
         field = self._field
         share = (batch.weight / batch.weight.sum().clamp(min=1e-6)).numpy()
         columns = (batch.frames_from, batch.frames_to, batch.source, batch.target)
@@ -301,22 +283,26 @@ class MatchLoss:
 
         def run(tables: Tensor, affine: Tensor, depth: Tensor) -> tuple[float, list[Tensor]]:
             arrays = [tensor.numpy(force=True) for tensor in (tables, affine, depth)]
-            bounds = [len(share) * part // PARTS for part in range(PARTS + 1)]
 
-            def one(part: int) -> tuple[float, list[np.ndarray]]:
+            def half(start: int, end: int) -> tuple[float, list[np.ndarray]]:
                 types = (np.float32, np.float64, np.float32)  # thousands of matches add up in each affine entry
                 gradients = [np.zeros(array.shape, kind) for array, kind in zip(arrays, types, strict=True)]
-                within = (bounds[part], bounds[part + 1])
-                loss = _part(*arrays, *self._geometry, *matches, *settings, *gradients, *within)
+                loss = _part(*arrays, *self._geometry, *matches, *settings, *gradients, start, end)
+                if start == 0 and depth_term is not None:
+                    loss += depth_term(arrays[2], gradients[2])
                 return loss, gradients
 
-            found = list(map(one, range(PARTS)) if self._pool is None else self._pool.map(one, range(PARTS)))
-            summed = found[0][1]
-            for _, others in found[1:]:
-                for gradient, other in zip(summed, others, strict=True):
-                    gradient += other
-            return sum(loss for loss, _ in found), [torch.from_numpy(gradient).float() for gradient in summed]
+            (one, gradients), (other, more) = in_halves(self.pool, len(share), half)
+            for total, part in zip(gradients, more, strict=True):
+                self._add(total.reshape(-1), part.reshape(-1))
+            return one + other, [torch.from_numpy(gradient).float() for gradient in gradients]
 
         tables = self.tables.by_frame()
         loss: Tensor = _MatchLoss.apply(tables, field.affine.matrix, field.depth, run)  # type: ignore[no-untyped-call]
         return loss
+
+    def _add(self, total: np.ndarray, part: np.ndarray) -> None:
+        """Add flat ``part`` to ``total``."""
+        in_halves(
+            self.pool, len(total), lambda start, end: np.add(total[start:end], part[start:end], out=total[start:end])
+        )

@@ -4,7 +4,7 @@ A step adds up tables of millions of entries and takes their gradient apart agai
 two neighbors in time and two along each axis matter, which products of matrices do not know.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from omnimotion_core.model.invertible import SPACE_ROUGHNESS, TIME_ROUGHNESS, TabulatedCouplings, level_weights
 from omnimotion_core.model.kernels import compiled
+from omnimotion_core.optimization.halves import in_halves
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
@@ -116,7 +117,7 @@ class CompiledTables:
     """``TabulatedCouplings.tables_by_frame`` and ``.roughness`` on the CPU.
 
     Args:
-        pool: threads that share out the layers; the values do not depend on it.
+        pool: of which a thread takes half of the layers; the values do not depend on it.
     """
 
     def __init__(self, couplings: TabulatedCouplings, pool: Executor | None = None) -> None:
@@ -171,9 +172,13 @@ class CompiledTables:
         return found
 
     def each_layer(self, work: Callable[[int], Any]) -> list[Any]:
-        """``work`` for each layer, shared out among the threads."""
-        layers: Iterable[int] = range(self._couplings.num_layers)
-        return list(map(work, layers) if self._pool is None else self._pool.map(work, layers))
+        """``work`` for each layer."""
+
+        def some(start: int, end: int) -> list[Any]:
+            return [work(layer) for layer in range(start, end)]
+
+        first, second = in_halves(self._pool, self._couplings.num_layers, some)
+        return first + second
 
 
 def _taps(weights: Tensor) -> tuple[np.ndarray, np.ndarray]:

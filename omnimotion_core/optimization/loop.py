@@ -20,6 +20,7 @@ from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FAR, FieldShape
 from omnimotion_core.optimization import compiled, losses
+from omnimotion_core.optimization.compiled_adam import CompiledAdam
 from omnimotion_core.optimization.depth_search import search_depth
 from omnimotion_core.optimization.evidence import keep_colors, weigh_evidence
 from omnimotion_core.optimization.free_space import find_contradictions
@@ -98,8 +99,13 @@ class _Fitter(Fitter):
         self.contradictions: Batch | None = None
         parameters = list(self.field.couplings.parameters()), [self.field.depth], [self.field.affine.matrix]
         groups = [{"params": group, "lr": rate} for group, rate in zip(parameters, self.rates, strict=True)]
+        optimizer: torch.optim.Optimizer | CompiledAdam
+        if self.compiled is None:
+            optimizer = torch.optim.Adam(groups, betas=DECAY, fused=True)
+        else:
+            optimizer = CompiledAdam(groups, betas=DECAY, pool=self.compiled.pool)
         super().__init__(
-            self.field, torch.optim.Adam(groups, betas=DECAY, fused=True), steps=self.settings.steps,
+            self.field, optimizer, steps=self.settings.steps,
             checkpoint_every=self.settings.checkpoint_every, seed=config.seed, rates="fit.lr_tables and fit.lr_depth",
         )  # fmt: skip
         self.set_levels()
@@ -150,25 +156,20 @@ class _Fitter(Fitter):
     def _loss(self, batch: Batch, frames: Tensor) -> Tensor:
         settings = self.settings
         robust = settings.robust_scale_px if self.step >= settings.robust_after * settings.steps else None
-        of_matches = self.compiled(batch, robust) if self.compiled else self._match_loss(batch, robust)
-        return of_matches + self._depth_terms(frames) + self._table_terms()
-
-    def _table_terms(self) -> Tensor:
-        """How rough the tables are."""
         if self.compiled:
-            return self.compiled.tables.roughness(self.settings.table_smoothness)
-        return self.settings.table_smoothness * self.field.couplings.roughness()
+            depth_term = compiled.depth_terms(
+                frames, self.edges, smoothness=settings.depth_smoothness, in_range=RANGE_WEIGHT, far=FAR
+            )
+            roughness = self.compiled.tables.roughness(settings.table_smoothness)
+            return self.compiled(batch, robust, depth_term) + roughness
+        roughness = settings.table_smoothness * self.field.couplings.roughness()
+        return self._match_loss(batch, robust) + self._depth_terms(frames) + roughness
 
     def _depth_terms(self, frames: Tensor) -> Tensor:
         """How smooth the depth maps of ``frames`` are, and whether they stay in the volume."""
-        smoothness = self.settings.depth_smoothness
-        if self.compiled:
-            return compiled.depth_terms(
-                self.field.depth, frames, self.edges, smoothness=smoothness, in_range=RANGE_WEIGHT, far=FAR
-            )
         depth, (across, down) = self.field.depth[frames], self.edges
         smooth = losses.depth_smoothness_loss(depth, across[frames], down[frames])
-        return smoothness * smooth + RANGE_WEIGHT * losses.depth_range_loss(depth, FAR)
+        return self.settings.depth_smoothness * smooth + RANGE_WEIGHT * losses.depth_range_loss(depth, FAR)
 
     def _match_loss(self, batch: Batch, robust: float | None) -> Tensor:
         """What ``compiled.MatchLoss`` computes, on any device."""

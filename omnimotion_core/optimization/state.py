@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from omnimotion_core.errors import FitError
 from omnimotion_core.events import Cancelled, Reporter
 from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
+from omnimotion_core.optimization.compiled_adam import CompiledAdam
 
 MAX_RESTARTS = 3  # from the last good state at half the rate, when the loss is no number
 
@@ -25,8 +26,8 @@ class Fitter(ABC):
     """
 
     def __init__(
-        self, field: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int, checkpoint_every: int, seed: int,
-        rates: str,
+        self, field: nn.Module, optimizer: torch.optim.Optimizer | CompiledAdam, *, steps: int, checkpoint_every: int,
+        seed: int, rates: str,
     ) -> None:  # fmt: skip
         self.module, self.optimizer = field, optimizer
         self.steps, self.checkpoint_every, self._rates = steps, checkpoint_every, rates

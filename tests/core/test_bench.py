@@ -83,16 +83,19 @@ def test_the_arithmetic_of_a_match_is_what_the_loop_does(num_layers: int) -> Non
 
     one = {value: Counted(value) for value in (0.0, 0.5, 1.0, 1.5)}
     room: dict[str, Any] = {
-        "np": types.SimpleNamespace(empty=lambda count, kind: np.empty(count, object), int64=np.int64,
+        "np": types.SimpleNamespace(empty=lambda shape, kind: np.empty(shape, object), uint64=int,
                                     float32=lambda value: one.setdefault(float(value), Counted(value))),
         "math": types.SimpleNamespace(sqrt=lambda value: Counted.of("sqrt", math.sqrt, value)),
         "_ZERO": one[0.0], "_HALF": one[0.5], "_ONE": one[1.0], "_SOFTENING": Counted(0.1), "_MAX_RAW": Counted(1.0),
-        "_STEP": Counted(0.2),
+        "_STEP": Counted(0.2), "_UNSIGNED": int, "_NEXT": 1, "LANES": 1,
     }  # fmt: skip
-    for function in (kernels.knot_position, kernels.bilinear, kernels.cell_position, kernels.depth_position,
-                     compiled._spread, compiled._slopes, compiled._part):  # fmt: skip
+    for function in (kernels.knot_position, kernels.tile_position, kernels.tile_bilinear,
+                     kernels.layer_axes, kernels.bilinear, kernels.cell_position, kernels.depth_position,
+                     compiled._spread, compiled._slopes, compiled._spread_on_tile, compiled._slopes_on_tile,
+                     compiled._cell_of, compiled._part):  # fmt: skip
         room[function.__name__] = types.FunctionType(function.py_func.__code__, room)
     room["transformed_axis"] = transformed_axis
+    room["knot_scale"] = lambda *_: (counted([0.75] * 3), counted([1.5, 1.5, 0.7]))  # once for all matches
     rng = np.random.default_rng(0)
     parameters = [counted(0.05 * rng.normal(size=(num_layers, 2, 2, 4, 4))), counted([[1, 0, 0, 0, 1, 0]] * 2),
                   counted(np.ones((2, 6, 6)))]

@@ -95,7 +95,7 @@ def test_levels_that_do_not_count_have_no_roughness_and_no_gradient(field: Field
     assert fine.grad is None
 
 
-def test_depth_terms_and_their_gradient_are_those_of_the_formulas(field: Field) -> None:
+def test_depth_terms_and_their_gradient_are_those_of_the_formulas(field: Field, batch: Batch) -> None:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         field.depth.mul_(3).sub_(1)  # some leave the volume
@@ -105,8 +105,14 @@ def test_depth_terms_and_their_gradient_are_those_of_the_formulas(field: Field) 
     depth = field.depth[frames]
     smooth = losses.depth_smoothness_loss(depth, edges[0][frames], edges[1][frames])
     expected = 50.0 * smooth + 10.0 * losses.depth_range_loss(depth, 2.0)
-    found = depth_terms(field.depth, frames, edges, smoothness=50.0, in_range=10.0, far=2.0)
-    np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5)
-    (wanted,), (got,) = (torch.autograd.grad(loss, field.depth) for loss in (expected, found))
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-8)
-    assert (got[1] == 0).all()
+    term = depth_terms(frames, edges, smoothness=50.0, in_range=10.0, far=2.0)
+    (wanted,) = torch.autograd.grad(expected, field.depth)
+    got = np.ones(field.depth.shape, np.float32)  # to which the gradient is added
+    found = term(field.depth.numpy(force=True), got)
+    np.testing.assert_allclose(found, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(got - 1, wanted, rtol=1e-4, atol=1e-6)
+    assert (got[1] == 1).all()
+    loss = MatchLoss(field, 4.0, DEPTH_WEIGHT, threads=1)
+    np.testing.assert_allclose(loss(batch, 4.0, term).item(), loss(batch, 4.0).item() + found, rtol=1e-5)
+    alone, both = gradients(field, loss(batch, 4.0)), gradients(field, loss(batch, 4.0, term))
+    np.testing.assert_allclose(both["depth"] - alone["depth"], wanted, rtol=1e-3, atol=1e-5)

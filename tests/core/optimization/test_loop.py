@@ -158,21 +158,17 @@ def test_a_killed_fit_goes_on_from_its_last_checkpoint(run_fit: Fit, tmp_path: P
 def test_a_loss_that_is_no_number_goes_back_and_slows_down(
     run_fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from omnimotion_core.optimization import compiled
-
-    original, calls = compiled.depth_terms, iter(range(1000))
-    spoilt = lambda *a, **k: original(*a, **k) * (float("nan") if next(calls) == 14 else 1.0)  # noqa: E731
-    monkeypatch.setattr(compiled, "depth_terms", spoilt)
+    original, calls = CompiledTables.roughness, iter(range(1000))
+    spoilt = lambda *a: original(*a) * (float("nan") if next(calls) == 14 else 1.0)  # noqa: E731
+    monkeypatch.setattr(CompiledTables, "roughness", spoilt)
     field = run_fit()
     assert all(bool(parameter.isfinite().all()) for parameter in field.parameters())
     assert next(calls) == 40  # steps 11 to 20 were done twice
 
 
 def test_a_loss_that_stays_no_number_is_told(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    from omnimotion_core.optimization import compiled
-
-    original = compiled.depth_terms
-    monkeypatch.setattr(compiled, "depth_terms", lambda *a, **k: original(*a, **k) * float("nan"))
+    original = CompiledTables.roughness
+    monkeypatch.setattr(CompiledTables, "roughness", lambda *a: original(*a) * float("nan"))
     with pytest.raises(FitError, match=r"diverges even at 0\.125"):
         run_fit()
 
