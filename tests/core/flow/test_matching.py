@@ -147,6 +147,48 @@ def test_a_turned_picture_is_matched_by_way_of_its_homography(make_clip: MakeCli
     assert share_right(False) < 0.5
 
 
+def test_homographies_are_looked_for_where_much_has_failed(
+    make_clip: MakeClip, shot: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def aligned(_: PairMatcher, *frames: object) -> list[Both]:
+        asked.extend(frames)
+        return []
+
+    monkeypatch.setattr(PairMatcher, "_aligned", aligned)
+    match(PairMatcher(bank_of(shot, 256), FlowConfig()), Pair(3, 4), by_homography=True)
+    assert not asked
+    rng = np.random.default_rng(2)
+    unlike = [rng.integers(0, 256, (96, 96, 3)).astype(np.uint8) for _ in range(2)]
+    match(PairMatcher(bank_of(make_clip(unlike)), FlowConfig()), Pair(0, 1), by_homography=True)
+    assert asked
+
+
+def test_flow_around_a_guess_is_settled_where_it_was_left_rough(scene: Scene, shot: Clip) -> None:
+    exact, visible = scene.flow(2, 5)
+    guess = exact + 2, scene.flow(5, 2)[0] - 2
+    matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
+    assert matcher._rough is not None
+    bank = matcher.bank
+    started = matcher.start(guess)
+    assert started is not None
+    rough = matcher._rough.rough_flow(bank.frame(2).prepared, bank.frame(5).prepared, started[0])
+    rough = cv2.resize(rough, shot.working_size, interpolation=cv2.INTER_AREA) * (shot.working_size[0] / rough.shape[1])
+
+    def miss(flow: np.ndarray) -> float:
+        return float(np.median(np.linalg.norm(flow - exact, axis=-1)[visible]))
+
+    found = matcher.around(Pair(2, 5), guess)[0]
+    assert found.shape == exact.shape
+    assert miss(found) < 0.95 * miss(rough)
+    assert miss(found) < 0.1
+    half = PairMatcher(FrameBank(shot, DisFlow(full_size=False), bank.matching_size, capacity=8, needs_features=False),
+                       FlowConfig())  # fmt: skip
+    assert half._rough is None
+    assert half.around(Pair(2, 5), guess)[0].shape[:2] == bank.matching_size[::-1]
+
+
 def test_frames_beyond_the_bank_are_made_again_alike(shot: Clip) -> None:
     small = FrameBank(shot, DisFlow(), shot.working_size, capacity=1, needs_features=True)
     before = small.frame(0)
