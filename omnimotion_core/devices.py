@@ -96,15 +96,16 @@ def computing(device: "torch.device", threads: int = 1) -> Iterator[None]:
     """
     import torch
 
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(threads)
-    # elsewhere some gradients (grid_sample's) have no deterministic form and would raise: only the cpu is strict
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    # elsewhere some gradients (grid_sample's) have no deterministic form and would raise: only the cpu is strict;
+    # said this way, since torch.use_deterministic_algorithms loads torch's compiler, which takes two seconds
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "default")
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
 
 
 def describe(device: "torch.device", threads: int) -> dict[str, Any]:

@@ -4,8 +4,9 @@ On a CPU a point costs a few dozen multiplications, and the calls of a tensor li
 do. So numba compiles the loops; what they are fed and what they give are plain arrays.
 
 A point waits at each layer for what the layer before it gave. So ``LANES`` points go through a layer before the next
-one, and the processor works on several at once. Tables are read as flat arrays at unsigned positions, for which no
-strides are multiplied and no negative indices looked for.
+one, and each in three loops: where they lie in the tables, what stands there, what that makes of them. Only the second
+goes from point to point; the others are vector instructions. Tables are read as flat arrays at unsigned positions, for
+which no strides are multiplied and no negative indices looked for.
 
 Arrays throughout, all float32 unless said:
     tables (L, T, 2, R, R)   raw scale and shift of each layer in each frame, rows by the second conditioning axis
@@ -22,7 +23,7 @@ import numba
 import numpy as np
 
 _FAST = {"contract", "arcp", "nsz", "reassoc"}  # but for infinities and what is no number, whose tests must hold
-LANES = 16  # points that go through a layer together
+LANES = 32  # points that go through a layer together
 PART = 65_536  # points that one thread takes at once
 DEPTH_STEP = 0.2  # where depths of neighboring cells differ by more, two surfaces meet and nothing lies between
 
@@ -37,7 +38,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
 _STEP = np.float32(DEPTH_STEP)
-_UNSIGNED, _NEXT = np.uint64, np.uint64(1)
+_INDEX, _UNSIGNED, _NEXT = np.int32, np.uint64, np.uint64(1)
 
 
 @numba.njit(inline="always")
@@ -64,31 +65,45 @@ def knot_scale(center, extent, last):  # type: ignore[no-untyped-def]
 def knot_position(value, factor, offset, last):  # type: ignore[no-untyped-def]
     """Where ``value`` lies among the knots: the knot before it, the rest, and 1 (0 where it was clamped to the range).
 
-    A value that is no number counts as the lower end, so that no index is out of bounds.
+    A value that is no number counts as the lower end, so that no index is out of bounds. (Written as choices, not as
+    branches, so that many are found at once.)
     """
     position = value * factor + offset
-    free = _ONE
-    if not position > 0:
-        position, free = _ZERO, _ZERO
-    elif position > last:
-        position, free = last, _ZERO
-    index = min(int(position), int(last) - 1)
+    free = _ONE if (position > 0) & (position <= last) else _ZERO
+    position = position if position > 0 else _ZERO
+    position = position if position < last else last
+    index = min(_INDEX(position), _INDEX(last - _ONE))
     return index, position - np.float32(index), free
 
 
 @numba.njit(inline="always")
-def tile_position(layer, t, row, column, frames, knots):  # type: ignore[no-untyped-def]
-    """Where among the entries of flat tables the raw scale of that knot lies; its shift lies a tile further on."""
-    return _UNSIGNED(((layer * frames + t) * 2 * knots + row) * knots + column)
+def tile_starts(frames, first, lanes, knots, starts):  # type: ignore[no-untyped-def]
+    """Where the tiles of a layer begin in flat tables, for each of ``LANES`` points; those that are missing get 0."""
+    for q in range(LANES):
+        starts[q] = _INDEX(frames[first + q] * 2 * knots * knots) if q < lanes else _INDEX(0)
 
 
 @numba.njit(inline="always")
-def tile_bilinear(tables, base, side, down, across):  # type: ignore[no-untyped-def]
-    """Flat tables with rows of ``side`` entries, between four entries of which the first is ``base``."""
-    below = base + side
-    upper = tables[base] * (_ONE - across) + tables[base + _NEXT] * across
-    lower = tables[below] * (_ONE - across) + tables[below + _NEXT] * across
-    return upper * (_ONE - down) + lower * down
+def corners_at(flat, entry, knots, corners):  # type: ignore[no-untyped-def]
+    """The four entries of raw scale, then of shift, of which the first lies at ``entry`` (LANES,): (8, LANES)."""
+    side = _UNSIGNED(knots)
+    for q in range(LANES):
+        base = _UNSIGNED(entry[q])
+        below, shift = base + side, base + side * side
+        under = shift + side
+        corners[0, q], corners[1, q], corners[2, q], corners[3, q] = (
+            flat[base], flat[base + _NEXT], flat[below], flat[below + _NEXT]
+        )  # fmt: skip
+        corners[4, q], corners[5, q], corners[6, q], corners[7, q] = (
+            flat[shift], flat[shift + _NEXT], flat[under], flat[under + _NEXT]
+        )  # fmt: skip
+
+
+@numba.njit(inline="always")
+def between(corner, right, below, below_right, down, across):  # type: ignore[no-untyped-def]
+    """The value between four entries."""
+    upper, lower = corner + (right - corner) * across, below + (below_right - below) * across
+    return upper + (lower - upper) * down
 
 
 @numba.njit(inline="always")
@@ -123,22 +138,37 @@ def depth_position(depth, row, column, down, across, free_a, free_b):  # type: i
 
 
 @numba.njit(inline="always")
-def _scale_and_shift(tables, layer, t, frames, knots, at_a, at_b, max_raw):  # type: ignore[no-untyped-def]
-    """Scale and shift of a layer at a point whose two other axes lie at those knots."""
-    (column, across, _), (row, down, _) = at_a, at_b
-    base, side = tile_position(layer, t, row, column, frames, knots), _UNSIGNED(knots)
-    raw = min(max(tile_bilinear(tables, base, side, down, across), -max_raw), max_raw)
-    return raw + math.sqrt(_ONE + raw * raw), tile_bilinear(tables, base + side * side, side, down, across)
+def _scales_and_shifts(  # type: ignore[no-untyped-def]
+    flat, layer_start, starts, v, a, b, factors, offsets, knots, max_raw, entry, down, across, corners, scale, shift
+):  # fmt: skip
+    """Scales and shifts of a layer, (LANES,) each, at the points ``v`` (3, LANES); what comes before them is room."""
+    last, at_a, at_b = np.float32(knots - 1), v[a], v[b]
+    factor_a, offset_a, factor_b, offset_b = factors[a], offsets[a], factors[b], offsets[b]
+    for q in range(LANES):
+        column, across[q], _ = knot_position(at_a[q], factor_a, offset_a, last)
+        row, down[q], _ = knot_position(at_b[q], factor_b, offset_b, last)
+        entry[q] = layer_start + starts[q] + row * knots + column
+    corners_at(flat, entry, knots, corners)
+    for q in range(LANES):
+        x, y = across[q], down[q]
+        raw = between(corners[0, q], corners[1, q], corners[2, q], corners[3, q], y, x)
+        raw = min(max(raw, -max_raw), max_raw)
+        scale[q] = raw + math.sqrt(_ONE + raw * raw)
+        shift[q] = between(corners[4, q], corners[5, q], corners[6, q], corners[7, q], y, x)
 
 
 @compiled
 def _forward(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
     layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
-    flat, last = tables.reshape(-1), np.float32(knots - 1)
-    factors, offsets = knot_scale(center, extent, last)
-    v = np.empty((3, LANES), np.float32)
+    flat, tile = tables.reshape(-1), 2 * knots * knots
+    factors, offsets = knot_scale(center, extent, np.float32(knots - 1))
+    v, corners = np.zeros((3, LANES), np.float32), np.empty((8, LANES), np.float32)
+    starts, entry = np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+    down, across = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    scale, shift = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     for first in range(start, end, LANES):
         lanes = min(LANES, end - first)
+        tile_starts(frames, first, lanes, knots, starts)
         for q in range(lanes):
             p, t = first + q, frames[first + q]
             x, y = points[p, 0], points[p, 1]
@@ -147,11 +177,13 @@ def _forward(tables, affine, center, extent, max_raw, frames, points, out, start
             v[2, q] = points[p, 2]
         for layer in range(layers):
             c, a, b = layer_axes(layer)
-            for q in range(lanes):
-                at_a = knot_position(v[a, q], factors[a], offsets[a], last)
-                at_b = knot_position(v[b, q], factors[b], offsets[b], last)
-                scale, shift = _scale_and_shift(flat, layer, frames[first + q], times, knots, at_a, at_b, max_raw)
-                v[c, q] = v[c, q] * scale + shift
+            _scales_and_shifts(
+                flat, layer * times * tile, starts, v, a, b, factors, offsets, knots, max_raw, entry, down, across,
+                corners, scale, shift,
+            )  # fmt: skip
+            moved = v[c]
+            for q in range(LANES):
+                moved[q] = moved[q] * scale[q] + shift[q]
         for q in range(lanes):
             p = first + q
             out[p, 0], out[p, 1], out[p, 2] = v[0, q], v[1, q], v[2, q]
@@ -160,21 +192,27 @@ def _forward(tables, affine, center, extent, max_raw, frames, points, out, start
 @compiled
 def _inverse(tables, affine, center, extent, max_raw, frames, points, out, start, end):  # type: ignore[no-untyped-def]
     layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
-    flat, last = tables.reshape(-1), np.float32(knots - 1)
-    factors, offsets = knot_scale(center, extent, last)
-    v = np.empty((3, LANES), np.float32)
+    flat, tile = tables.reshape(-1), 2 * knots * knots
+    factors, offsets = knot_scale(center, extent, np.float32(knots - 1))
+    v, corners = np.zeros((3, LANES), np.float32), np.empty((8, LANES), np.float32)
+    starts, entry = np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+    down, across = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    scale, shift = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     for first in range(start, end, LANES):
         lanes = min(LANES, end - first)
+        tile_starts(frames, first, lanes, knots, starts)
         for q in range(lanes):
             p = first + q
             v[0, q], v[1, q], v[2, q] = points[p, 0], points[p, 1], points[p, 2]
         for layer in range(layers - 1, -1, -1):
             c, a, b = layer_axes(layer)
-            for q in range(lanes):
-                at_a = knot_position(v[a, q], factors[a], offsets[a], last)
-                at_b = knot_position(v[b, q], factors[b], offsets[b], last)
-                scale, shift = _scale_and_shift(flat, layer, frames[first + q], times, knots, at_a, at_b, max_raw)
-                v[c, q] = (v[c, q] - shift) / scale
+            _scales_and_shifts(
+                flat, layer * times * tile, starts, v, a, b, factors, offsets, knots, max_raw, entry, down, across,
+                corners, scale, shift,
+            )  # fmt: skip
+            moved = v[c]
+            for q in range(LANES):
+                moved[q] = (moved[q] - shift[q]) / scale[q]
         for q in range(lanes):
             p, t = first + q, frames[first + q]
             a00, a01, a10, a11 = affine[t, 0], affine[t, 1], affine[t, 3], affine[t, 4]

@@ -21,12 +21,12 @@ from omnimotion_core.model.kernels import (
     bilinear,
     cell_position,
     compiled,
+    corners_at,
     depth_position,
     knot_position,
     knot_scale,
     layer_axes,
-    tile_bilinear,
-    tile_position,
+    tile_starts,
 )
 from omnimotion_core.optimization.compiled_tables import CompiledTables, scaled
 from omnimotion_core.optimization.halves import in_halves
@@ -59,7 +59,7 @@ def _slopes(table, row, column, down, across):  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always")
 def _spread_on_tile(tables, base, side, down, across, value):  # type: ignore[no-untyped-def]
-    """Add ``value`` to the four entries that ``tile_bilinear`` reads, by their weights."""
+    """Add ``value`` to the four entries of a flat table of which the first is ``base``, by their weights."""
     low = value * down
     high = value - low
     below, high_right, low_right = base + side, high * across, low * across
@@ -70,12 +70,12 @@ def _spread_on_tile(tables, base, side, down, across, value):  # type: ignore[no
 
 
 @numba.njit(inline="always")
-def _slopes_on_tile(tables, base, side, down, across):  # type: ignore[no-untyped-def]
-    """How ``tile_bilinear`` changes with ``across`` and with ``down``."""
-    corner, below = tables[base], base + side
-    to_right, to_below = tables[base + _NEXT] - corner, tables[below] - corner
-    twist = tables[below + _NEXT] - tables[base + _NEXT] - to_below
-    return to_right + twist * down, to_below + twist * across
+def _value_and_slopes(corner, right, below, below_right, down, across):  # type: ignore[no-untyped-def]
+    """The value between four entries, and how it changes with ``across`` and with ``down``."""
+    to_right, to_below = right - corner, below - corner
+    twist = below_right - right - to_below
+    along, downwards = to_right + twist * down, to_below + twist * across
+    return corner + to_right * across + downwards * down, along, downwards
 
 
 @numba.njit(inline="always")
@@ -96,15 +96,21 @@ def _part(  # type: ignore[no-untyped-def]
     layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
     height, width = depth.shape[1], depth.shape[2]
     count = 2 * layers  # there through all layers, and back through all in the other frame
-    flat, g_flat, side, last = tables.reshape(-1), g_tables.reshape(-1), _UNSIGNED(knots), np.float32(knots - 1)
+    flat, g_flat, tile = tables.reshape(-1), g_tables.reshape(-1), 2 * knots * knots
+    last, side = np.float32(knots - 1), _UNSIGNED(knots)
     factors, offsets = knot_scale(center, extent, last)
     # what a layer leaves for the way back
-    bases = np.empty((count, LANES), np.uint64)
-    raws, scales, befores, acrosses, downs, frees_a, frees_b = np.empty((7, count, LANES), np.float32)
-    v, g = np.empty((3, LANES), np.float32), np.empty((3, LANES), np.float32)
+    entries = np.empty((count, LANES), np.int32)
+    scales, befores, acrosses, downs, of_raws = np.empty((5, count, LANES), np.float32)
+    raws_a, raws_b, shifts_a, shifts_b = np.empty((4, count, LANES), np.float32)  # slopes along both axes
+    starts_there, starts_back = np.empty((2, LANES), np.int32)
+    corners, g_raws, g_shifts = np.empty((8, LANES), np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    v, g = np.zeros((3, LANES), np.float32), np.zeros((3, LANES), np.float32)
     loss = 0.0
     for first in range(start, end, LANES):
         lanes = min(LANES, end - first)
+        tile_starts(frames_from, first, lanes, knots, starts_there)
+        tile_starts(frames_to, first, lanes, knots, starts_back)
         for q in range(lanes):
             m, i = first + q, frames_from[first + q]
             row, column, down, across = _cell_of(depth[i], source[m], cell, height, width)
@@ -114,23 +120,36 @@ def _part(  # type: ignore[no-untyped-def]
             v[2, q] = bilinear(depth[i], row, column, down, across)
         for n in range(count):
             there = n < layers
-            layer, frames = (n, frames_from) if there else (count - 1 - n, frames_to)
+            layer, starts = (n, starts_there) if there else (count - 1 - n, starts_back)
             c, a, b = layer_axes(layer)
-            for q in range(lanes):
-                column, across, frees_a[n, q] = knot_position(v[a, q], factors[a], offsets[a], last)
-                row, down, frees_b[n, q] = knot_position(v[b, q], factors[b], offsets[b], last)
-                base = tile_position(layer, frames[first + q], row, column, times, knots)
-                raw = tile_bilinear(flat, base, side, down, across)
-                shift = tile_bilinear(flat, base + side * side, side, down, across)
+            moved, at_a, at_b, layer_start = v[c], v[a], v[b], layer * times * tile
+            factor_a, offset_a, factor_b, offset_b = factors[a], offsets[a], factors[b], offsets[b]
+            entry, across_n, down_n, free_a, free_b = entries[n], acrosses[n], downs[n], raws_a[n], raws_b[n]
+            for q in range(LANES):
+                column, across_n[q], free_a[q] = knot_position(at_a[q], factor_a, offset_a, last)
+                row, down_n[q], free_b[q] = knot_position(at_b[q], factor_b, offset_b, last)
+                entry[q] = layer_start + starts[q] + row * knots + column
+            corners_at(flat, entry, knots, corners)
+            raw_a, raw_b, shift_a, shift_b = raws_a[n], raws_b[n], shifts_a[n], shifts_b[n]
+            scale_n, before, of_raw = scales[n], befores[n], of_raws[n]
+            for q in range(LANES):
+                x, y = across_n[q], down_n[q]
+                raw, raw_along, raw_below = _value_and_slopes(
+                    corners[0, q], corners[1, q], corners[2, q], corners[3, q], y, x
+                )
+                shift, shift_along, shift_below = _value_and_slopes(
+                    corners[4, q], corners[5, q], corners[6, q], corners[7, q], y, x
+                )
+                along, below = factor_a * free_a[q], factor_b * free_b[q]
+                raw_a[q], raw_b[q] = raw_along * along, raw_below * below
+                shift_a[q], shift_b[q] = shift_along * along, shift_below * below
                 limited = min(max(raw, -_MAX_RAW), _MAX_RAW)
-                stretch = limited + math.sqrt(_ONE + limited * limited)
-                if there:
-                    befores[n, q] = v[c, q]
-                    v[c, q] = v[c, q] * stretch + shift
-                else:
-                    v[c, q] = (v[c, q] - shift) / stretch
-                    befores[n, q] = v[c, q]
-                bases[n, q], raws[n, q], scales[n, q], acrosses[n, q], downs[n, q] = base, raw, stretch, across, down
+                root = math.sqrt(_ONE + limited * limited)
+                stretch = limited + root
+                scale_n[q] = stretch
+                of_raw[q] = stretch / root if limited == raw else _ZERO  # the scale is r + root(1 + r²)
+                before[q] = moved[q] if there else (moved[q] - shift) / stretch
+                moved[q] = moved[q] * stretch + shift if there else before[q]
         for q in range(lanes):
             m, j, share = first + q, frames_to[first + q], weight[first + q]
             a00, a01, a10, a11 = affine[j, 0], affine[j, 1], affine[j, 3], affine[j, 4]
@@ -166,19 +185,21 @@ def _part(  # type: ignore[no-untyped-def]
         for n in range(count - 1, -1, -1):
             there = n < layers
             c, a, b = layer_axes(n if there else count - 1 - n)
+            g_c, g_a, g_b, scale_n, before, of_raw = g[c], g[a], g[b], scales[n], befores[n], of_raws[n]
+            raw_a, raw_b, shift_a, shift_b = raws_a[n], raws_b[n], shifts_a[n], shifts_b[n]
+            for q in range(LANES):
+                stretch, above = scale_n[q], g_c[q]
+                g_shift = above if there else -above / stretch
+                g_raw = g_shift * before[q] * of_raw[q]
+                g_c[q] = above * stretch if there else -g_shift
+                g_a[q] += g_raw * raw_a[q] + g_shift * shift_a[q]
+                g_b[q] += g_raw * raw_b[q] + g_shift * shift_b[q]
+                g_raws[q], g_shifts[q] = g_raw, g_shift
+            entry, across_n, down_n = entries[n], acrosses[n], downs[n]
             for q in range(lanes):
-                base, across, down, stretch, raw = bases[n, q], acrosses[n, q], downs[n, q], scales[n, q], raws[n, q]
-                g_shift = g[c, q] if there else -g[c, q] / stretch
-                g_stretch = g_shift * befores[n, q]
-                g[c, q] = g[c, q] * stretch if there else -g_shift
-                # the scale is r + root(1 + r²), its slope scale / root
-                g_raw = g_stretch * stretch / (stretch - raw) if abs(raw) < _MAX_RAW else _ZERO
-                _spread_on_tile(g_flat, base, side, down, across, g_raw)
-                _spread_on_tile(g_flat, base + side * side, side, down, across, g_shift)
-                raw_along, raw_below = _slopes_on_tile(flat, base, side, down, across)
-                shift_along, shift_below = _slopes_on_tile(flat, base + side * side, side, down, across)
-                g[a, q] += (g_raw * raw_along + g_shift * shift_along) * factors[a] * frees_a[n, q]
-                g[b, q] += (g_raw * raw_below + g_shift * shift_below) * factors[b] * frees_b[n, q]
+                base, across, down = _UNSIGNED(entry[q]), across_n[q], down_n[q]
+                _spread_on_tile(g_flat, base, side, down, across, g_raws[q])
+                _spread_on_tile(g_flat, base + side * side, side, down, across, g_shifts[q])
         for q in range(lanes):
             m, i = first + q, frames_from[first + q]
             row, column, down, across = _cell_of(depth[i], source[m], cell, height, width)

@@ -5,6 +5,8 @@ surface, and what moves through it there moves anyhow; so a cell at the edge of 
 finds no way to either.
 """
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,8 +55,9 @@ def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: t
             cost.index_add_(0, cells, batch.weight * each)
         weights.index_add_(0, cells, batch.weight)
     mean = _gathered(costs.view_as(candidates)) / _gathered(weights.view(1, *field.depth.shape)).clamp(min=1e-3)
-    mean[0] -= GAIN
-    found = candidates.gather(0, mean.argmin(dim=0, keepdim=True))[0]
+    found, least = candidates[0], mean[0] - GAIN
+    for depth, cost in zip(candidates[1:], mean[1:], strict=True):
+        found, least = torch.where(cost < least, depth, found), torch.minimum(cost, least)
     changed = (found != field.depth).float().mean()
     field.depth.copy_(found)
     return float(changed)
@@ -63,10 +66,10 @@ def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: t
 def _asked(field: Field, sampler: MatchSampler, open_cells: Tensor, generator: torch.Generator) -> Tensor:
     """Rows of the matches over short distances that begin in ``open_cells`` (T * h * w,), ``MAX_MATCHES`` at most."""
     found = []
-    for rows in torch.arange(len(sampler), device=sampler.device).split(CHUNK):
-        batch = sampler.take(rows)
+    for start in range(0, len(sampler), CHUNK):
+        batch = sampler.take(slice(start, start + CHUNK))
         near = (batch.frames_to - batch.frames_from).abs() <= MAX_GAP
-        found.append(rows[near & open_cells[_cells_of(field, batch)]])
+        found.append(start + torch.nonzero(near & open_cells[_cells_of(field, batch)])[:, 0])
     rows = torch.cat(found)
     if len(rows) > MAX_MATCHES:
         rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_MATCHES].sort().values.to(rows.device)]
@@ -75,13 +78,11 @@ def _asked(field: Field, sampler: MatchSampler, open_cells: Tensor, generator: t
 
 def _extremes(depth: Tensor) -> list[Tensor]:
     """The nearest and the farthest depth around each cell, (T, h, w) each."""
-    found = []
+    maps, found = depth.numpy(force=True), []
     for radius in RADII:
-        for sign in (1, -1):
-            extreme = depth[:, None] * sign
-            for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-                extreme = F.max_pool2d(extreme, kernel, stride=1, padding=padding)
-            found.append(extreme[:, 0] * sign)
+        square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+        for extreme in (cv2.dilate, cv2.erode):
+            found.append(torch.from_numpy(np.stack([extreme(each, square) for each in maps])).to(depth.device))
     return found
 
 

@@ -50,7 +50,7 @@ class MatchSampler:
     def __len__(self) -> int:
         return len(self._columns[0])
 
-    def take(self, index: Tensor) -> Batch:
+    def take(self, index: Tensor | slice) -> Batch:
         """The matches of the given rows (B,)."""
         return self._batch(*(column[index] for column in self._columns))
 
@@ -92,5 +92,5 @@ class Deck(MatchSampler):
         """The batch of a step: rounds follow each other without a gap."""
         start = step * self._count % len(self)
         if start + self._count <= len(self):
-            return self._batch(*(column[start : start + self._count] for column in self._columns))
+            return self.take(slice(start, start + self._count))
         return self.take((torch.arange(self._count, device=self.device) + start) % len(self))

@@ -40,6 +40,18 @@ def test_torchs_state_is_put_back() -> None:
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
 
+def test_no_process_waits_for_torchs_compiler_to_load() -> None:
+    child = """
+import sys, torch
+from omnimotion_core.devices import computing
+with computing(torch.device("cpu")):
+    assert torch.are_deterministic_algorithms_enabled()
+print("torch._dynamo" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert told.strip() == "False"
+
+
 def test_time_and_peak_memory_are_those_of_the_block() -> None:
     child = """
 import time, numpy as np
