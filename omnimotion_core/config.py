@@ -181,7 +181,7 @@ class VolumetricFitConfig:
 class FitConfig:
     """The optimisation: how long, how fast, and what is weighed against what."""
 
-    steps: int = 2000
+    steps: int = 2000  # of a clip of up to 60 frames; `tabulated` takes more in proportion for a longer one
     batch: int = 8192  # correspondences a step
     lr_tables: float = 2e-3
     lr_depth: float = 1e-2

@@ -5,15 +5,16 @@ coupling layers. Additions, multiplications, divisions and square roots count on
 while a layer is passed counts once; changes of sign, comparisons, conversions and whole numbers count nothing.
 
     each layer is passed twice, in the frame that the match begins in and in the one where it ends:
-        forward     two knot positions 6, two bilinear lookups 20, scale 4, affine map 2                  32
-        backward    affine map and the scale's derivative 5, spreading of two gradients 20,
-                    slopes of two tables 16, chain rule to the two conditioning axes 12                   53
+        forward     two knot positions 6, two bilinear lookups with their slopes 24, the slopes along the two
+                    conditioning axes 6, scale and its derivative 5, affine map 2                         43
+        backward    affine map and scale 3, chain rule to the two conditioning axes 8,
+                    spreading of two gradients 20                                                         31
     the rest        pixels to normalized and to cells, depth maps, affine maps, loss, and their gradients 178
-    in all          2 (32 + 53) L + 178 = 170 L + 178 FLOP
+    in all          2 (43 + 31) L + 178 = 148 L + 178 FLOP
 
-    a pass reads two tables' four entries, forward and back, and adds to as many gradients: 2·4·4·(2 + 2) = 128 bytes
+    a pass reads two tables' four entries and adds to as many gradients: 2·4·4·(1 + 2) = 96 bytes
     the rest        the match 56, affine maps 48, their gradients (float64) 192, depth maps and theirs 128
-    in all          256 L + 424 bytes
+    in all          192 L + 424 bytes
 
 These are loads and stores: where the tables fit the cache, most of them never reach the memory. What a layer leaves for
 the way back stays in the nearest cache and is not counted.
@@ -33,7 +34,7 @@ _MATRIX, _COPIED_BYTES = 1024, 1 << 26  # of the machine's own figures
 
 def match_cost(num_layers: int) -> tuple[int, int]:
     """FLOP and bytes of one match in one step of the fit, by the count at the top of this module."""
-    return 170 * num_layers + 178, 256 * num_layers + 424
+    return 148 * num_layers + 178, 192 * num_layers + 424
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -8,8 +8,9 @@ import functools
 import cv2
 import numpy as np
 
-from omnimotion_core.coordinates import Size, inside, pixel_grid
+from omnimotion_core.coordinates import Size, pixel_grid
 from omnimotion_core.errors import FlowError
+from omnimotion_core.flow.loops import arrivals, color_differences, mean_color_differences, round_trips
 
 SURROUNDINGS_PX = 9  # side of the square in which small surroundings are looked at
 STRUCTURE_NOISE = 20.0  # variance in 8-bit levels, about which noise and grain tell nothing
@@ -52,10 +53,8 @@ def cycle_error(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     Source: Wang et al. 2023, arXiv:2306.05422, filtering of the input correspondences.
     """
     _require_equal(forward, backward)
-    target = targets(forward)
-    miss = forward + sample(backward, target)
-    error = cv2.magnitude(miss[..., 0].copy(), miss[..., 1].copy())
-    error[~inside(target, _size(forward))] = np.inf
+    error = np.empty(forward.shape[:2], np.float32)
+    round_trips(_plain(forward), _plain(backward), error)
     return error
 
 
@@ -91,11 +90,14 @@ def appearance_error(source: np.ndarray, target: np.ndarray, flow: np.ndarray, t
     Returns:
         (H, W) float32 in CIELAB units.
     """
-    difference = sample(target, targets(flow)) - source
-    known = difference[::EXPOSURE_STEP, ::EXPOSURE_STEP][trusted[::EXPOSURE_STEP, ::EXPOSURE_STEP]]
-    if len(known):
-        difference -= np.median(known, axis=0)
-    return cv2.transform(np.abs(difference), np.full((1, 3), 1 / 3, np.float32))
+    source, target, flow = _plain(source), _plain(target), _plain(flow)
+    coarse = trusted[::EXPOSURE_STEP, ::EXPOSURE_STEP]
+    changes = np.empty((*coarse.shape, source.shape[2]), np.float32)
+    color_differences(source, target, flow, EXPOSURE_STEP, changes)
+    exposure = np.median(changes[coarse].T.copy(), axis=1) if coarse.any() else np.zeros(source.shape[2])
+    error = np.empty(trusted.shape, np.float32)
+    mean_color_differences(source, target, flow, exposure.astype(np.float32), error)
+    return error
 
 
 def structure_similarity(source: np.ndarray, target: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -147,11 +149,8 @@ def reached(backward: np.ndarray) -> np.ndarray:
     A pixel that nothing in j comes from is hidden there (or has left the picture): the range map of Wang et al. 2018,
     "Occlusion aware unsupervised learning of optical flow", arXiv:1711.05890.
     """
-    size = _size(backward)
-    target = np.rint(targets(backward)).astype(np.int64).reshape(-1, 2)
-    target = target[inside(target, size)]
-    hit = np.zeros(size[::-1], np.uint8)
-    hit[target[:, 1].clip(0, size[1] - 1), target[:, 0].clip(0, size[0] - 1)] = 1
+    hit = np.zeros(backward.shape[:2], np.uint8)
+    arrivals(_plain(backward), hit)
     return cv2.dilate(hit, np.ones((3, 3), np.uint8)).astype(bool)
 
 
@@ -168,6 +167,11 @@ def resize_flow(flow: np.ndarray, size: Size) -> np.ndarray:
 @functools.lru_cache(maxsize=4)
 def _grid(size: Size) -> np.ndarray:
     return pixel_grid(size)
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """As the compiled loops want them."""
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _size(flow: np.ndarray) -> Size:

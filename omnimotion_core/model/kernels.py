@@ -15,25 +15,17 @@ Arrays throughout, all float32 unless said:
 """
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
 
-_FAST = {"contract", "arcp", "nsz", "reassoc"}  # but for infinities and what is no number, whose tests must hold
+from omnimotion_core.compilation import compiled
+
 LANES = 32  # points that go through a layer together
 PART = 65_536  # points that one thread takes at once
 DEPTH_STEP = 0.2  # where depths of neighboring cells differ by more, two surfaces meet and nothing lies between
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """``function`` compiled when it is first called, and kept for later processes where there is a place for it."""
-    try:
-        return numba.njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        return numba.njit(nogil=True, fastmath=_FAST, error_model="numpy")(function)
 
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
@@ -72,7 +64,7 @@ def knot_position(value, factor, offset, last):  # type: ignore[no-untyped-def]
     free = _ONE if (position > 0) & (position <= last) else _ZERO
     position = position if position > 0 else _ZERO
     position = position if position < last else last
-    index = min(_INDEX(position), _INDEX(last - _ONE))
+    index = min(_INDEX(position), _INDEX(_INDEX(last) - 1))
     return index, position - np.float32(index), free
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnimotion_core.compilation import compiled
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.invertible import MAX_RAW
 from omnimotion_core.model.kernels import (
     LANES,
     bilinear,
     cell_position,
-    compiled,
     corners_at,
     depth_position,
     knot_position,

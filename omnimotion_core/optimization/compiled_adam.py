@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnimotion_core.model.kernels import compiled
+from omnimotion_core.compilation import compiled
 from omnimotion_core.optimization.halves import in_halves
 
 EPS = 1e-8

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnimotion_core.compilation import compiled
 from omnimotion_core.model.invertible import SPACE_ROUGHNESS, TIME_ROUGHNESS, TabulatedCouplings, level_weights
-from omnimotion_core.model.kernels import compiled
 from omnimotion_core.optimization.halves import in_halves
 
 _ONE, _ZERO = np.float32(1), np.float32(0)

@@ -6,6 +6,7 @@ towards the second ends. It can be stopped between any two steps and goes on fro
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ FINAL_RATE = 0.03  # of the learning rate, at the end of its cosine
 SMOOTHED_FRAMES = 8  # frames whose depth maps are smoothed in a step, chosen at random
 RANGE_WEIGHT = 10.0  # OmniMotion's weight of its depth range term
 DECAY = (0.9, 0.99)
+LONG_CLIP = 60  # frames; longer clips take more steps in proportion
 INSPECTIONS = 20  # evenly over a fit: how often points in free space would be looked for, were it from the start
 CONTRADICTIONS_PER_MATCH = 1 / 8  # in a step, at most; and of those known half at most
 
@@ -69,6 +71,12 @@ def fit(
     return field
 
 
+def steps_for(settings: FitConfig, num_frames: int) -> int:
+    """The steps of a clip's fit: ``settings.steps``, and in proportion more where the clip is longer than
+    ``LONG_CLIP``, since its frames share every batch."""
+    return math.ceil(settings.steps * max(num_frames / LONG_CLIP, 1.0))
+
+
 def learning_rate_factor(step: int, settings: FitConfig) -> float:
     """Share of the learning rate at ``step``: a linear warm-up, then half a cosine down to ``FINAL_RATE``."""
     if step < settings.warmup_steps:
@@ -83,7 +91,7 @@ class _Fitter(Fitter):
     def __init__(
         self, clip: Clip, correspondences: Correspondences, config: Config, device: torch.device, threads: int = 1
     ) -> None:
-        self.settings, self.device = config.fit, device
+        self.settings, self.device = replace(config.fit, steps=steps_for(config.fit, clip.num_frames)), device
         self.field = warm_started_field(FieldShape.of(clip), config.model, correspondences, config.seed).to(device)
         self.field.threads = threads
         self.sampler = MatchSampler(correspondences, device)

@@ -70,6 +70,9 @@ class Counted:
     def __gt__(self, other: "Counted | float") -> bool:
         return self.value > float(other)
 
+    def __le__(self, other: "Counted | float") -> bool:
+        return self.value <= float(other)
+
 
 @pytest.mark.parametrize("num_layers", [3, 8])
 def test_the_arithmetic_of_a_match_is_what_the_loop_does(num_layers: int) -> None:
@@ -83,15 +86,16 @@ def test_the_arithmetic_of_a_match_is_what_the_loop_does(num_layers: int) -> Non
 
     one = {value: Counted(value) for value in (0.0, 0.5, 1.0, 1.5)}
     room: dict[str, Any] = {
-        "np": types.SimpleNamespace(empty=lambda shape, kind: np.empty(shape, object), uint64=int,
+        "np": types.SimpleNamespace(empty=lambda shape, kind: np.empty(shape, object), int32=int,
+                                    zeros=lambda shape, kind: counted(np.zeros(shape)),
                                     float32=lambda value: one.setdefault(float(value), Counted(value))),
         "math": types.SimpleNamespace(sqrt=lambda value: Counted.of("sqrt", math.sqrt, value)),
         "_ZERO": one[0.0], "_HALF": one[0.5], "_ONE": one[1.0], "_SOFTENING": Counted(0.1), "_MAX_RAW": Counted(1.0),
-        "_STEP": Counted(0.2), "_UNSIGNED": int, "_NEXT": 1, "LANES": 1,
+        "_STEP": Counted(0.2), "_INDEX": int, "_UNSIGNED": int, "_NEXT": 1, "LANES": 1,
     }  # fmt: skip
-    for function in (kernels.knot_position, kernels.tile_position, kernels.tile_bilinear,
+    for function in (kernels.knot_position, kernels.tile_starts, kernels.corners_at,
                      kernels.layer_axes, kernels.bilinear, kernels.cell_position, kernels.depth_position,
-                     compiled._spread, compiled._slopes, compiled._spread_on_tile, compiled._slopes_on_tile,
+                     compiled._spread, compiled._slopes, compiled._spread_on_tile, compiled._value_and_slopes,
                      compiled._cell_of, compiled._part):  # fmt: skip
         room[function.__name__] = types.FunctionType(function.py_func.__code__, room)
     room["transformed_axis"] = transformed_axis

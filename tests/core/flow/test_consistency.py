@@ -131,3 +131,50 @@ def test_resized_flow_keeps_the_motion_in_the_new_pixels() -> None:
 
 def test_targets_are_the_pixels_moved() -> None:
     np.testing.assert_array_equal(targets(translation(2, 1))[3, 4], [6, 4])
+
+
+def between(picture: np.ndarray, x: float, y: float) -> np.ndarray:
+    """``picture`` (H, W, C) between four pixels, beyond the border as at the border."""
+    height, width = picture.shape[:2]
+    x, y = min(max(x, 0), width - 1), min(max(y, 0), height - 1)
+    left, top = min(int(x), width - 2), min(int(y), height - 2)
+    u, v = x - left, y - top
+    upper = picture[top, left] * (1 - u) + picture[top, left + 1] * u
+    lower = picture[top + 1, left] * (1 - u) + picture[top + 1, left + 1] * u
+    mixed: np.ndarray = upper * (1 - v) + lower * v
+    return mixed
+
+
+@pytest.mark.parametrize("reach", [2.0, 40.0])
+def test_loops_over_pixels_do_what_is_written_down_pixel_by_pixel(reach: float) -> None:
+    rng = np.random.default_rng(1)
+    width, height = SIZE
+    forward, backward = rng.uniform(-reach, reach, (2, height, width, 2)).astype(np.float32)
+    source, target = rng.uniform(0, 100, (2, height, width, 3)).astype(np.float32)
+    trusted = rng.random((height, width)) < 0.3
+    cycle, colors = np.full((height, width), np.inf), np.zeros((height, width, 3))
+    came = np.zeros((height, width), bool)
+    for y in range(height):
+        for x in range(width):
+            to_x, to_y = x + float(forward[y, x, 0]), y + float(forward[y, x, 1])
+            colors[y, x] = between(target, to_x, to_y) - source[y, x]
+            if -0.5 <= to_x <= width - 0.5 and -0.5 <= to_y <= height - 0.5:
+                cycle[y, x] = np.linalg.norm(forward[y, x] + between(backward, to_x, to_y))
+                row, column = min(round(max(to_y, 0)), height - 1), min(round(max(to_x, 0)), width - 1)
+                came[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = True
+    exposure = np.median(colors[::3, ::3][trusted[::3, ::3]], axis=0)
+    np.testing.assert_allclose(cycle_error(forward, backward), cycle, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        appearance_error(source, target, forward, trusted), np.abs(colors - exposure).mean(axis=-1), atol=1e-3
+    )
+    np.testing.assert_array_equal(reached(forward), came)
+    assert np.isinf(cycle).any()
+
+
+def test_flow_that_is_no_number_is_no_match_and_does_no_harm() -> None:
+    broken = translation(1, 1)
+    broken[4, 5], broken[6, 7] = np.nan, np.inf
+    assert np.isinf(cycle_error(broken, translation(-1, -1))[[4, 6], [5, 7]]).all()
+    assert cycle_error(translation(1, 1), broken).shape == SIZE[::-1]
+    assert appearance_error(*np.zeros((2, *SIZE[::-1], 3), np.float32), broken, np.ones(SIZE[::-1], bool)).max() == 0
+    assert reached(broken)[8, 8]

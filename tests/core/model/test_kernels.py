@@ -1,6 +1,4 @@
-from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -90,15 +88,3 @@ def test_what_is_no_number_is_looked_up_within_bounds(field: Field) -> None:
     with torch.no_grad():
         answers = field.prepare().to_canonical(torch.zeros(3, dtype=torch.long), bad)
     assert not answers[0].isfinite().all()
-
-
-def test_loops_need_no_place_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = numba.njit
-
-    def njit(**settings: Any) -> Any:
-        if settings.get("cache"):
-            raise RuntimeError("no locator available")
-        return original(**settings)
-
-    monkeypatch.setattr(numba, "njit", njit)
-    assert kernels.compiled(lambda x: x + 1)(2) == 3

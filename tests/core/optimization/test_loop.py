@@ -16,7 +16,7 @@ from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
 from omnimotion_core.optimization.compiled_tables import CompiledTables
 from omnimotion_core.optimization.free_space import find_contradictions
-from omnimotion_core.optimization.loop import FINAL_RATE, fit, known_cells, learning_rate_factor
+from omnimotion_core.optimization.loop import FINAL_RATE, fit, known_cells, learning_rate_factor, steps_for
 from omnimotion_core.optimization.sampling import MatchSampler
 from omnimotion_core.video.clip import Clip
 
@@ -199,6 +199,11 @@ def test_the_learning_rate_warms_up_and_falls_to_its_end() -> None:
     assert (np.diff(factors[50:]) < 0).all()
     assert factors[525] == pytest.approx((1 + FINAL_RATE) / 2, abs=1e-3)
     assert factors[999] == pytest.approx(FINAL_RATE, abs=1e-4)
+
+
+@pytest.mark.parametrize(("num_frames", "steps"), [(1, 300), (60, 300), (61, 305), (240, 1200)])
+def test_longer_clips_take_more_steps(num_frames: int, steps: int) -> None:
+    assert steps_for(FitConfig(steps=300), num_frames) == steps
 
 
 @pytest.mark.gpu
