@@ -109,5 +109,5 @@ def arrivals(flow, hit):  # type: ignore[no-untyped-def]
         for x in range(width):
             to_x, to_y = np.float32(x) + flow[y, x, 0], np.float32(y) + flow[y, x, 1]
             if not _outside(to_x, to_y, height, width):
-                row, column = int(math.floor(to_y + _HALF)), int(math.floor(to_x + _HALF))
+                row, column = _INDEX(math.floor(to_y + _HALF)), _INDEX(math.floor(to_x + _HALF))
                 hit[min(max(row, 0), height - 1), min(max(column, 0), width - 1)] = 1

@@ -104,7 +104,7 @@ def _part(  # type: ignore[no-untyped-def]
     scales, befores, acrosses, downs, of_raws = np.empty((5, count, LANES), np.float32)
     raws_a, raws_b, shifts_a, shifts_b = np.empty((4, count, LANES), np.float32)  # slopes along both axes
     starts_there, starts_back = np.empty((2, LANES), np.int32)
-    corners, g_raws, g_shifts = np.empty((8, LANES), np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    corners, (g_raws, g_shifts) = np.empty((8, LANES), np.float32), np.empty((2, LANES), np.float32)
     v, g = np.zeros((3, LANES), np.float32), np.zeros((3, LANES), np.float32)
     loss = 0.0
     for first in range(start, end, LANES):
