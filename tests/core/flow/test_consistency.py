@@ -176,5 +176,6 @@ def test_flow_that_is_no_number_is_no_match_and_does_no_harm() -> None:
     broken[4, 5], broken[6, 7] = np.nan, np.inf
     assert np.isinf(cycle_error(broken, translation(-1, -1))[[4, 6], [5, 7]]).all()
     assert cycle_error(translation(1, 1), broken).shape == SIZE[::-1]
-    assert appearance_error(*np.zeros((2, *SIZE[::-1], 3), np.float32), broken, np.ones(SIZE[::-1], bool)).max() == 0
+    black = np.zeros((*SIZE[::-1], 3), np.float32)
+    assert appearance_error(black, black, broken, np.ones(SIZE[::-1], bool)).max() == 0
     assert reached(broken)[8, 8]
