@@ -72,6 +72,7 @@ class FlowConfig:
     learned_budget_s: float = 300.0  # what auto may spend on learned flow; 0: none
     long_side: int = 640  # small frames are enlarged (twice at most) towards this side for matching, pixels
     full_size: bool = True  # DIS searches to the full size of the pictures; else to half, in a quarter of the time
+    homographies: bool = True  # where much fails, flow by way of the homography of matched features is tried too
     gaps: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # frame distances that are matched
     keyframe_step: int = 8  # every so many frames one is compared with the others for loop closures; 0: none
     max_closures_per_keyframe: int = 2

@@ -77,7 +77,8 @@ class FlowBlocks:
         self.clip, self.config, self.pool, self.seed, self.learned = clip, config, pool, seed, learned
         window = BLOCK + max(config.gaps) + 2  # a frame beside at each end, for what goes on as before
         size = input_size(estimator, clip.working_size, config.long_side)
-        self.bank = FrameBank(clip, estimator, size, capacity=window, needs_features=estimator.refines)
+        wanted = config.homographies or config.keyframe_step > 0
+        self.bank = FrameBank(clip, estimator, size, capacity=window, needs_features=estimator.refines and wanted)
         self.matcher = PairMatcher(self.bank, config)
         self.any_pair = estimator.pairs() is None
         self.batch = estimator.batch(size) if isinstance(estimator, LearnedEstimator) else 1  # pairs at once, on a GPU
@@ -126,8 +127,9 @@ class FlowBlocks:
         return needed
 
     def _halves(self, pair: Pair) -> tuple[Pair, Pair] | None:
+        """Of whose flow that of ``pair`` is composed; None for neighbors and for loop closures, which are searched."""
         middle = split_gap(pair.gap, self.config.gaps)
-        if middle is None:
+        if middle is None or pair.gap > max(self.config.gaps):
             return None
         return Pair(pair.first, pair.first + middle), Pair(pair.first + middle, pair.second)
 
@@ -140,7 +142,8 @@ class FlowBlocks:
         power_of_two = pair.gap & (pair.gap - 1) == 0
         directions = self.matcher.match(
             pair, direct=own, composed=settled, continued=self._continued(pair),
-            by_homography=own is not None and (power_of_two or pair.gap not in self.config.gaps),
+            by_homography=self.config.homographies and own is not None
+            and (power_of_two or pair.gap not in self.config.gaps),
             learned=learned.get(pair) or (None if self.learned is None else self.learned.alone(pair)),
         )  # fmt: skip
         if any(pair.gap < gap for gap in self.config.gaps):
@@ -150,6 +153,8 @@ class FlowBlocks:
     def _find_plain(self, pairs: Sequence[Pair]) -> None:
         """The estimator's own flow of those of ``pairs`` that are neighbors, and of the neighbors before and after."""
         near = {Pair(pair.first + step, pair.second + step) for pair in pairs for step in (-1, 0, 1)} & self.neighbors
+        if not near:
+            return  # the last ones are there for the next block's first
         self.plain = {pair: flow for pair, flow in self.plain.items() if pair in near}
         missing = sorted(near - self.plain.keys())
         self.plain.update(zip(missing, self.pool.map(lambda pair: estimate(self.bank, [pair], [None])[0], missing),

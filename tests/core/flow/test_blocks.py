@@ -1,14 +1,18 @@
 import dataclasses
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from omnimotion_core.config import FlowConfig
+from omnimotion_core.flow import blocks as module
 from omnimotion_core.flow.blocks import FlowBlocks
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.matching import Both, Direction
-from omnimotion_core.flow.pairs import Pair
+from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip
 
@@ -41,6 +45,32 @@ def test_neighbors_and_those_beside_them_are_searched_within_a_shot(shot: Clip) 
         assert sorted(blocks.plain) == [Pair(0, 1), Pair(1, 2), Pair(2, 3)]
         blocks._find_plain([Pair(2, 3)])
         assert sorted(blocks.plain) == [Pair(1, 2), Pair(2, 3)]  # the next would lie across the cut
+
+
+def test_nothing_is_matched_twice(shot: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = FlowConfig(long_side=128, gaps=(1, 2, 3, 4), keyframe_step=3)
+    pairs, closures = stride_pairs(shot.segments, config.gaps), closure_candidates(shot.segments, 3, 4)
+    matched, searched = Counter[Pair](), Counter[Pair]()
+    with ThreadPoolExecutor(1) as pool:
+        blocks = FlowBlocks(shot, config, DisFlow(), pool, 0)
+        match, estimate = blocks.matcher.match, module.estimate
+
+        def counted_match(pair: Pair, **keywords: Any) -> tuple[Direction, Direction]:
+            matched[pair] += 1
+            return match(pair, **keywords)
+
+        def counted_estimate(bank: Any, some: list[Pair], initials: list[Both | None]) -> list[Both]:
+            searched.update(some)
+            return estimate(bank, some, initials)
+
+        monkeypatch.setattr(blocks.matcher, "match", counted_match)
+        monkeypatch.setattr(module, "estimate", counted_estimate)
+        monkeypatch.setattr(blocks, "_closures", lambda candidates: candidates)
+        for start in range(0, shot.num_frames, module.BLOCK):
+            blocks.run([pair for pair in pairs if start <= pair.first < start + module.BLOCK], lambda _: None)
+        blocks.run(closures, lambda _: None)
+    assert matched == Counter([*pairs, *closures])
+    assert searched == Counter(stride_pairs(shot.segments, (1,)))
 
 
 def test_what_looks_alike_and_has_not_drifted_is_kept(make_clip: MakeClip) -> None:
