@@ -9,8 +9,10 @@ import pytest
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.flow import blocks as module
+from omnimotion_core.flow import matching
 from omnimotion_core.flow.blocks import FlowBlocks
 from omnimotion_core.flow.estimators.dis import DisFlow
+from omnimotion_core.flow.homography import Features
 from omnimotion_core.flow.matching import Both, Direction
 from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs
 from omnimotion_core.video.clip import Clip
@@ -71,6 +73,30 @@ def test_nothing_is_matched_twice(shot: Clip, monkeypatch: pytest.MonkeyPatch) -
         blocks.run(closures, lambda _: None)
     assert matched == Counter([*pairs, *closures])
     assert searched == Counter(stride_pairs(shot.segments, (1,)))
+
+
+def test_features_are_looked_for_only_where_something_is_made_of_them(
+    shot: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    find = matching.find_features
+
+    def counted_find(luminance: np.ndarray, mask: np.ndarray | None) -> Features:
+        found.append(1)
+        return find(luminance, mask)
+
+    monkeypatch.setattr(matching, "find_features", counted_find)
+    settings: list[dict[str, Any]] = [
+        {"homographies": False, "keyframe_step": 0}, {"homographies": True, "keyframe_step": 0},
+        {"homographies": False, "keyframe_step": 4},
+    ]  # fmt: skip
+    for setting in settings:
+        with ThreadPoolExecutor(1) as pool:
+            FlowBlocks(shot, FlowConfig(long_side=128, gaps=(1,), **setting), DisFlow(), pool, 0).run(
+                [Pair(0, 1)], lambda _: None
+            )
+        assert bool(found) == (setting != settings[0])
+        found.clear()
 
 
 def test_what_looks_alike_and_has_not_drifted_is_kept(make_clip: MakeClip) -> None:
