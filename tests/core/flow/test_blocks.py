@@ -9,7 +9,7 @@ import pytest
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.flow import blocks as module
-from omnimotion_core.flow import matching
+from omnimotion_core.flow import homography, matching
 from omnimotion_core.flow.blocks import FlowBlocks
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.homography import Features
@@ -55,7 +55,7 @@ def test_nothing_is_matched_twice(shot: Clip, monkeypatch: pytest.MonkeyPatch) -
     matched, searched = Counter[Pair](), Counter[Pair]()
     with ThreadPoolExecutor(1) as pool:
         blocks = FlowBlocks(shot, config, DisFlow(), pool, 0)
-        match, estimate = blocks.matcher.match, module.estimate
+        match, estimate = blocks.matcher.match, matching.estimate
 
         def counted_match(pair: Pair, **keywords: Any) -> tuple[Direction, Direction]:
             matched[pair] += 1
@@ -79,13 +79,13 @@ def test_features_are_looked_for_only_where_something_is_made_of_them(
     shot: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[int] = []
-    find = matching.find_features
+    find = homography.find_features
 
     def counted_find(luminance: np.ndarray, mask: np.ndarray | None) -> Features:
         found.append(1)
         return find(luminance, mask)
 
-    monkeypatch.setattr(matching, "find_features", counted_find)
+    monkeypatch.setattr("omnimotion_core.flow.matching.find_features", counted_find)
     settings: list[dict[str, Any]] = [
         {"homographies": False, "keyframe_step": 0}, {"homographies": True, "keyframe_step": 0},
         {"homographies": False, "keyframe_step": 4},
