@@ -22,7 +22,7 @@ CORE = "omnimotion_core"
 
 LAYERS = (  # lowest first; rooms of one layer do not import each other
     {"errors", "events"},
-    {"config", "coordinates", "files", "points", "devices"},
+    {"config", "coordinates", "files", "points", "devices", "compilation"},
     {"run", "terminal", "doctor", "addon"},
     {"video"},
     {"flow", "model"},
@@ -49,7 +49,7 @@ ENTRANCES = {
     "av": {"video", "export.preview", "evaluation.footage"},  # the last two write movies
     "safetensors": {"model", "optimization"},
     "filelock": {"run", "batch.gpus", "publishing"},
-    "numba": {"model", "optimization"},
+    "numba": {"compilation", "model", "optimization", "flow.loops"},
     "pyblish": {"publishing.runner", "publishing.actions"},
     "psutil": {"devices"},
     "rich": {"terminal", "batch.views"},
