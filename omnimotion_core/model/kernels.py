@@ -130,6 +130,13 @@ def depth_position(depth, row, column, down, across, free_a, free_b):  # type: i
 
 
 @numba.njit(inline="always")
+def _room():  # type: ignore[no-untyped-def]
+    """What ``LANES`` points need while they go through the layers: points, corners, places, what lies between."""
+    points, corners = np.zeros((3, LANES), np.float32), np.empty((8, LANES), np.float32)
+    return points, corners, np.empty((2, LANES), np.int32), np.empty((4, LANES), np.float32)
+
+
+@numba.njit(inline="always")
 def _scales_and_shifts(  # type: ignore[no-untyped-def]
     flat, layer_start, starts, v, a, b, factors, offsets, knots, max_raw, entry, down, across, corners, scale, shift
 ):  # fmt: skip
@@ -154,10 +161,7 @@ def _forward(tables, affine, center, extent, max_raw, frames, points, out, start
     layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
     flat, tile = tables.reshape(-1), 2 * knots * knots
     factors, offsets = knot_scale(center, extent, np.float32(knots - 1))
-    v, corners = np.zeros((3, LANES), np.float32), np.empty((8, LANES), np.float32)
-    starts, entry = np.empty(LANES, np.int32), np.empty(LANES, np.int32)
-    down, across = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    scale, shift = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    v, corners, (starts, entry), (down, across, scale, shift) = _room()
     for first in range(start, end, LANES):
         lanes = min(LANES, end - first)
         tile_starts(frames, first, lanes, knots, starts)
@@ -186,10 +190,7 @@ def _inverse(tables, affine, center, extent, max_raw, frames, points, out, start
     layers, times, knots = tables.shape[0], tables.shape[1], tables.shape[4]
     flat, tile = tables.reshape(-1), 2 * knots * knots
     factors, offsets = knot_scale(center, extent, np.float32(knots - 1))
-    v, corners = np.zeros((3, LANES), np.float32), np.empty((8, LANES), np.float32)
-    starts, entry = np.empty(LANES, np.int32), np.empty(LANES, np.int32)
-    down, across = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    scale, shift = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    v, corners, (starts, entry), (down, across, scale, shift) = _room()
     for first in range(start, end, LANES):
         lanes = min(LANES, end - first)
         tile_starts(frames, first, lanes, knots, starts)
