@@ -118,8 +118,11 @@ class TerminalSink:
         elif self._clock() - self._spoke >= QUIET_S and event.done < event.total:
             self._spoke = self._clock()
             fresh = event.done - self._first
-            left_s = (self._spoke - self._began) * (event.total - event.done) / fresh if fresh else None
-            self._say(f"{self._title}: {event.done}/{event.total}" + (f", {left_s:.0f} s left" if left_s else ""))
+            text = f"{self._title}: {event.done}/{event.total}"
+            if fresh * 100 >= event.total:  # the first step may have waited for loops to be compiled
+                left_s = (self._spoke - self._began) * (event.total - event.done) / fresh
+                text += f", {left_s:.0f} s left"
+            self._say(text)
 
     def _end_stage(self) -> None:
         if not self._stage:

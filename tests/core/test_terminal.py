@@ -50,6 +50,15 @@ def test_a_log_gets_progress_now_and_then() -> None:
     ]
 
 
+def test_a_slow_first_step_promises_nothing() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with TerminalSink(stream, clock) as sink:
+        for done, seconds in ((0, 0.1), (1, 15.0), (999, 10.0), (1000, 0.01)):
+            clock.now += seconds
+            sink(Progress(stage="fit", done=done, total=2000))
+    assert stream.getvalue().splitlines()[1:3] == ["fit: 1/2000", "fit: 999/2000, 25 s left"]
+
+
 def test_the_time_left_of_a_resumed_stage_counts_only_what_is_new() -> None:
     stream, clock = io.StringIO(), Clock()
     sink = TerminalSink(stream, clock)

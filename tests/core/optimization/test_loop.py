@@ -206,6 +206,15 @@ def test_longer_clips_take_more_steps(num_frames: int, steps: int) -> None:
     assert steps_for(FitConfig(steps=300), num_frames) == steps
 
 
+def test_a_fit_takes_the_steps_of_its_clip(
+    run_fit: Fit, shot: Clip, short: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnimotion_core.optimization.loop.LONG_CLIP", shot.num_frames // 2)
+    told: list[tuple[int, int]] = []
+    run_fit(reporter=Reporter(lambda e: told.append((e.done, e.total)) if isinstance(e, Progress) else None))
+    assert told[-1] == (2 * short.fit.steps, 2 * short.fit.steps)
+
+
 @pytest.mark.gpu
 def test_the_gpu_fits_as_well_as_the_cpu(shot: Clip, matches: Correspondences, short: Config, tmp_path: Path) -> None:
     def residual(device: str) -> float:
