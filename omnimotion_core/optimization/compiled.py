@@ -7,7 +7,6 @@ match by match, forward and back, with the derivatives written out. A few number
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numba
 import numpy as np
@@ -28,7 +27,7 @@ from omnimotion_core.model.kernels import (
     layer_axes,
     tile_starts,
 )
-from omnimotion_core.optimization.compiled_tables import CompiledTables, scaled
+from omnimotion_core.optimization.compiled_tables import CompiledTables, add_to
 from omnimotion_core.optimization.halves import in_halves
 from omnimotion_core.optimization.losses import SOFTENING_PX
 from omnimotion_core.optimization.sampling import Batch
@@ -260,27 +259,13 @@ def depth_terms(
     return lambda depth, gradient: float(_smoothness(depth, frames.numpy(), across, down, *factors, gradient))
 
 
-class _MatchLoss(torch.autograd.Function):
-    """Value and gradient at once; backward only hands the gradient on."""
-
-    @staticmethod
-    def forward(ctx: Any, tables: Tensor, affine: Tensor, depth: Tensor, run: Any) -> Tensor:
-        loss, gradients = run(tables, affine, depth)
-        ctx.save_for_backward(*gradients)
-        return tables.new_tensor(loss)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        tables, affine, depth = (scaled(gradient, grad[0]) for gradient in ctx.saved_tensors)
-        return tables, affine, depth, None
-
-
-class MatchLoss:
-    """``losses.flow_loss`` + ``depth_weight`` · ``losses.depth_consistency_loss`` of matches under a field on the CPU.
+class CompiledLoss:
+    """A step's loss and the gradients of all parameters of a field, on the CPU: ``losses.flow_loss`` + ``depth_weight``
+    · ``losses.depth_consistency_loss`` of matches, a ``DepthTerm``, and the roughness of the tables.
 
     Args:
         scale: from working pixels to the losses' unit.
-        threads: one, or two that share a batch; the value does not depend on it.
+        threads: one, or two that share a batch; the values do not depend on it.
     """
 
     def __init__(self, field: Field, scale: float, depth_weight: float, threads: int) -> None:
@@ -293,37 +278,40 @@ class MatchLoss:
             couplings.center.numpy(), couplings.extent.numpy(),
             np.array([(width - 1) / 2, (height - 1) / 2], np.float32), np.float32(field.depth_cell),
         )  # fmt: skip
+        self._room: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])  # for the gradients of each half of a batch
 
-    def __call__(self, batch: Batch, robust_px: float | None, depth_term: DepthTerm | None = None) -> Tensor:
-        """The loss and ``depth_term``, differentiable with respect to all parameters of the field."""
+    def backward(
+        self, batch: Batch, robust_px: float | None, *, depth_term: DepthTerm | None = None, smoothness: float = 0.0
+    ) -> float:
+        """Give every parameter of the field its gradient, which lasts until the next call; the loss is returned.
+
+        Args:
+            smoothness: factor of the tables' roughness.
+        """
         field = self._field
         share = (batch.weight / batch.weight.sum().clamp(min=1e-6)).numpy()
         columns = (batch.frames_from, batch.frames_to, batch.source, batch.target)
         matches = (*(column.numpy() for column in columns), share, batch.on_surface.numpy())
         settings = (self._scale, np.float32(robust_px or 0.0), self._depth_weight)
+        arrays = [self.tables.by_frame(), field.affine.matrix.numpy(force=True), field.depth.numpy(force=True)]
+        if not self._room[0] or self._room[0][0].shape != arrays[0].shape:
+            types = (np.float32, np.float64, np.float32)  # thousands of matches add up in each affine entry
+            one, other = ([np.empty(each.shape, kind) for each, kind in zip(arrays, types, strict=True)] for _ in "12")
+            self._room = one, other
 
-        def run(tables: Tensor, affine: Tensor, depth: Tensor) -> tuple[float, list[Tensor]]:
-            arrays = [tensor.numpy(force=True) for tensor in (tables, affine, depth)]
+        def half(start: int, end: int) -> float:
+            gradients = self._room[0 if start == 0 else 1]
+            for gradient in gradients:
+                gradient.fill(0)
+            loss: float = _part(*arrays, *self._geometry, *matches, *settings, *gradients, start, end)
+            if start == 0 and depth_term is not None:
+                loss += depth_term(arrays[2], gradients[2])
+            return loss
 
-            def half(start: int, end: int) -> tuple[float, list[np.ndarray]]:
-                types = (np.float32, np.float64, np.float32)  # thousands of matches add up in each affine entry
-                gradients = [np.zeros(array.shape, kind) for array, kind in zip(arrays, types, strict=True)]
-                loss = _part(*arrays, *self._geometry, *matches, *settings, *gradients, start, end)
-                if start == 0 and depth_term is not None:
-                    loss += depth_term(arrays[2], gradients[2])
-                return loss, gradients
-
-            (one, gradients), (other, more) = in_halves(self.pool, len(share), half)
-            for total, part in zip(gradients, more, strict=True):
-                self._add(total.reshape(-1), part.reshape(-1))
-            return one + other, [torch.from_numpy(gradient).float() for gradient in gradients]
-
-        tables = self.tables.by_frame()
-        loss: Tensor = _MatchLoss.apply(tables, field.affine.matrix, field.depth, run)  # type: ignore[no-untyped-call]
-        return loss
-
-    def _add(self, total: np.ndarray, part: np.ndarray) -> None:
-        """Add flat ``part`` to ``total``."""
-        in_halves(
-            self.pool, len(total), lambda start, end: np.add(total[start:end], part[start:end], out=total[start:end])
-        )
+        first, second = in_halves(self.pool, len(share), half)
+        (of_tables, of_affine, of_depth), (more_of_tables, more_of_affine, more_of_depth) = self._room
+        flat, more = of_depth.reshape(-1), more_of_depth.reshape(-1)
+        in_halves(self.pool, len(flat), lambda start, end: add_to(flat[start:end], more[start:end]))
+        field.depth.grad = torch.from_numpy(of_depth)
+        field.affine.matrix.grad = torch.from_numpy(of_affine + more_of_affine).float()
+        return first + second + self.tables.backward(of_tables, more_of_tables, smoothness)

@@ -1,7 +1,8 @@
 """The tables of the couplings as compiled loops, for the CPU: levels added up, their roughness, and both gradients.
 
 A step adds up tables of millions of entries and takes their gradient apart again. Of each entry of a coarse level only
-two neighbors in time and two along each axis matter, which products of matrices do not know.
+two neighbors in time and two along each axis matter, which products of matrices do not know. Everything is written to
+memory that is kept from step to step: the system takes longer to hand out new memory than a loop to fill it.
 """
 
 from collections.abc import Callable
@@ -84,9 +85,10 @@ def _take_apart(gradient, knot, past_knot, cell, past_cell, of_level, layer):  #
 def _roughness(table, in_time, in_space, gradient, layer):  # type: ignore[no-untyped-def]
     """Weighted sum of squared differences between neighboring knots of one layer of a table (L, K, 2, R, R).
 
-    Fills its ``gradient``, half of whose product with the table is the sum, since that is quadratic.
+    Adds its gradient to ``gradient``; half of the product of that and the table is the sum, since it is quadratic.
     """
     times, rows, columns = table.shape[1], table.shape[3], table.shape[4]
+    slope = np.empty(columns, np.float32)
     total = 0.0
     for t in range(times):
         for channel in range(2):
@@ -100,21 +102,28 @@ def _roughness(table, in_time, in_space, gradient, layer):  # type: ignore[no-un
                     twice = here[column] + here[column]
                     in_row = twice - above[column] - below[column]
                     over_time = twice - earlier[column] - later[column]
-                    g[column] = in_space * in_row + in_time * over_time
+                    slope[column] = in_space * in_row + in_time * over_time
                 for column in range(columns - 1):
                     difference = in_space * (here[column + 1] - here[column])
-                    g[column] -= difference
-                    g[column + 1] += difference
+                    slope[column] -= difference
+                    slope[column + 1] += difference
                 energy = _ZERO
                 for column in range(columns):
-                    energy += here[column] * g[column]
-                    g[column] += g[column]
+                    energy += here[column] * slope[column]
+                    g[column] += slope[column] + slope[column]
                 total += float(energy)
     return total
 
 
+@compiled
+def add_to(total, part):  # type: ignore[no-untyped-def]
+    """Add flat ``part`` to ``total``."""
+    for k in range(total.size):
+        total[k] += part[k]
+
+
 class CompiledTables:
-    """``TabulatedCouplings.tables_by_frame`` and ``.roughness`` on the CPU.
+    """``TabulatedCouplings.tables_by_frame`` and ``.roughness`` on the CPU, and the gradients of what is made of them.
 
     Args:
         pool: of which a thread takes half of the layers; the values do not depend on it.
@@ -128,50 +137,76 @@ class CompiledTables:
             (level, finest): _taps(getattr(couplings, f"knot_weights_{level}_{finest}"))
             for level in range(count) for finest in range(level, count)
         }  # fmt: skip
+        self._total: np.ndarray = np.empty(0, np.float32)
+        self._gradients = [np.empty(table.shape, np.float32) for table in couplings.tables]
 
-    def by_frame(self) -> Tensor:
-        """The tables of each layer in each frame, all levels that count added: (L, T, 2, R, R); differentiable."""
-        tables = list(self._couplings.tables[: self._couplings.levels])
-        total: Tensor = _Sum.apply(self, *tables)  # type: ignore[no-untyped-call]
+    def by_frame(self) -> np.ndarray:
+        """The tables of each layer in each frame, all levels that count added: (L, T, 2, R, R).
+
+        The next call writes to the same memory.
+        """
+        tables, finest = self._tables(), self._couplings.levels - 1
+        layers, knots, channels, side, _ = tables[-1].shape
+        shape = layers, self._couplings.num_frames, channels, side, side
+        if self._total.shape != shape:
+            self._total = np.empty(shape, np.float32)
+        total, whole = self._total, knots == self._couplings.num_frames
+
+        def add_up(layer: int) -> None:
+            total[layer] = tables[-1][layer] if whole else _ZERO
+            for level in range(finest if whole else finest + 1):
+                _add_level(tables[level], *self._in_time[level], *self._in_space[level, finest], total, layer)
+
+        self._each_layer(add_up)
         return total
 
-    def roughness(self, factor: float = 1.0) -> Tensor:
-        """``factor`` times how much the tables that count change from knot to knot; differentiable."""
-        couplings = self._couplings
-        total = couplings.extent.new_zeros(())
-        weights = level_weights(len(couplings.tables))
-        for table, weight in zip(couplings.tables[: couplings.levels], weights, strict=False):
+    def backward(self, of_total: np.ndarray, more: np.ndarray, smoothness: float) -> float:
+        """Give the tables that count their gradients, which last until the next call, and those that do not none.
+
+        Args:
+            of_total, more: parts of the gradient of what is made of ``by_frame``; the first is written to.
+            smoothness: factor of the roughness.
+        Returns:
+            ``smoothness`` times how much the tables that count change from knot to knot.
+        """
+        tables, finest = self._tables(), self._couplings.levels - 1
+        factors = self._roughness_factors(smoothness)
+        gradients = self._gradients[: finest + 1]
+        if tables[-1].shape == of_total.shape:
+            gradients[-1] = of_total
+        apart = [level for level, gradient in enumerate(gradients) if gradient is not of_total]
+
+        def part(layer: int) -> float:
+            add_to(of_total[layer].reshape(-1), more[layer].reshape(-1))
+            for level in apart:
+                gradients[level][layer] = _ZERO
+                taps = *self._in_time[level], *self._in_space[level, finest]
+                _take_apart(of_total, *taps, gradients[level], layer)
+            levels = zip(tables, factors, gradients, strict=True)
+            return sum(_roughness(table, *factor, gradient, layer) for table, factor, gradient in levels)
+
+        values = self._each_layer(part)
+        for level, table in enumerate(self._couplings.tables):
+            table.grad = torch.from_numpy(gradients[level]) if level <= finest else None
+        return sum(values)
+
+    def _tables(self) -> list[np.ndarray]:
+        """Those that count."""
+        return [table.numpy(force=True) for table in self._couplings.tables[: self._couplings.levels]]
+
+    def _roughness_factors(self, smoothness: float) -> list[tuple[np.float32, np.float32]]:
+        """Of each level's squared differences in time and in space."""
+        factors = []
+        weights = level_weights(len(self._couplings.tables))
+        for table, weight in zip(self._tables(), weights, strict=False):
             layers, times, channels, rows, columns = table.shape
             tiles = layers * channels
-            in_time = factor * weight * TIME_ROUGHNESS / max(tiles * (times - 1) * rows * columns, 1)
-            in_space = factor * weight * SPACE_ROUGHNESS / (tiles * times * (rows - 1) * columns)
-            total = total + _Roughness.apply(self, table, in_time, in_space)  # type: ignore[no-untyped-call]
-        return total
+            in_time = smoothness * weight * TIME_ROUGHNESS / max(tiles * (times - 1) * rows * columns, 1)
+            in_space = smoothness * weight * SPACE_ROUGHNESS / (tiles * times * (rows - 1) * columns)
+            factors.append((np.float32(in_time), np.float32(in_space)))
+        return factors
 
-    def add_up(self, tables: list[np.ndarray]) -> np.ndarray:
-        """The levels added up, (L, T, 2, R, R)."""
-        finest, frames = len(tables) - 1, self._couplings.num_frames
-        layers, knots, channels, side, _ = tables[-1].shape
-        total = tables[-1].copy() if knots == frames else np.zeros((layers, frames, channels, side, side), np.float32)
-        for level, table in enumerate(tables if knots != frames else tables[:-1]):
-            taps = *self._in_time[level], *self._in_space[level, finest]
-            self.each_layer(lambda layer, table=table, taps=taps: _add_level(table, *taps, total, layer))  # type: ignore[misc]
-        return total
-
-    def take_apart(self, gradient: np.ndarray, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-        """What the ``gradient`` of the sum is for each level."""
-        finest, found = len(shapes) - 1, []
-        for level, shape in enumerate(shapes):
-            if level == finest and shape == gradient.shape:
-                found.append(gradient)
-                continue
-            of_level = np.zeros(shape, np.float32)
-            taps = *self._in_time[level], *self._in_space[level, finest]
-            self.each_layer(lambda layer, g=of_level, taps=taps: _take_apart(gradient, *taps, g, layer))  # type: ignore[misc]
-            found.append(of_level)
-        return found
-
-    def each_layer(self, work: Callable[[int], Any]) -> list[Any]:
+    def _each_layer(self, work: Callable[[int], Any]) -> list[Any]:
         """``work`` for each layer."""
 
         def some(start: int, end: int) -> list[Any]:
@@ -188,37 +223,3 @@ def _taps(weights: Tensor) -> tuple[np.ndarray, np.ndarray]:
     last = np.minimum(knot + 1, matrix.shape[1] - 1)
     past = np.where(last > knot, matrix[np.arange(len(matrix)), last], 0.0)
     return knot.astype(np.int64), past.astype(np.float32)
-
-
-def scaled(gradient: Tensor, factor: Tensor) -> Tensor:
-    """``gradient`` times what comes from above, which is nearly always 1: a pass over all entries less."""
-    return gradient if float(factor) == 1.0 else gradient * factor
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, owner: CompiledTables, *tables: Tensor) -> Tensor:
-        ctx.owner, ctx.shapes = owner, [tuple(table.shape) for table in tables]
-        return torch.from_numpy(owner.add_up([table.numpy(force=True) for table in tables]))
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = grad[0].contiguous().numpy()
-        return None, *(torch.from_numpy(part) for part in ctx.owner.take_apart(gradient, ctx.shapes))
-
-
-class _Roughness(torch.autograd.Function):
-    """Value and gradient at once; backward only hands the gradient on."""
-
-    @staticmethod
-    def forward(ctx: Any, owner: CompiledTables, table: Tensor, in_time: float, in_space: float) -> Tensor:
-        gradient, values = torch.empty_like(table), table.numpy(force=True)
-        filled, factors = gradient.numpy(), (np.float32(in_time), np.float32(in_space))
-        parts = owner.each_layer(lambda layer: _roughness(values, *factors, filled, layer))
-        ctx.save_for_backward(gradient)
-        return table.new_tensor(sum(parts))
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[None, Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return None, scaled(gradient, grad[0]), None, None

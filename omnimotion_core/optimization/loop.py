@@ -99,7 +99,7 @@ class _Fitter(Fitter):
         self.scale = losses.length_scale(clip.working_size)
         self.compiled = None
         if device.type == "cpu":
-            self.compiled = compiled.MatchLoss(self.field, self.scale, self.settings.depth_weight, threads)
+            self.compiled = compiled.CompiledLoss(self.field, self.scale, self.settings.depth_weight, threads)
         self.edges = losses.edge_weights(_depth_sized_pictures(clip, self.field).to(device))
         self.rates = (self.settings.lr_tables, self.settings.lr_depth, self.settings.lr_affine)
         self.searches = {round(share * self.settings.steps) for share in self.settings.depth_searches}
@@ -132,7 +132,26 @@ class _Fitter(Fitter):
         self.set_levels()
 
     def loss(self) -> Tensor:
-        """Of a batch of matches, and the smoothness of a few frames' depth maps."""
+        """Of a batch of matches, and how smooth tables and a few frames' depth maps are."""
+        batch, frames = self._begin()
+        roughness = self.settings.table_smoothness * self.field.couplings.roughness()
+        return self._match_loss(batch, self._robust_px) + self._depth_terms(frames) + roughness
+
+    def backward(self) -> None:
+        """Fill the gradients: of ``loss``, or of the same by compiled loops."""
+        if self.compiled is None:
+            super().backward()
+            return
+        settings, (batch, frames) = self.settings, self._begin()
+        depth_term = compiled.depth_terms(
+            frames, self.edges, smoothness=settings.depth_smoothness, in_range=RANGE_WEIGHT, far=FAR
+        )
+        self.compiled.backward(
+            batch, self._robust_px, depth_term=depth_term, smoothness=settings.table_smoothness
+        )
+
+    def _begin(self) -> tuple[Batch, Tensor]:
+        """What the step takes: matches, and the frames whose depth maps are smoothed."""
         self.set_levels()
         if self.step in self.searches:
             search_depth(self.field, self.sampler, self.scale, self.generator)
@@ -141,7 +160,12 @@ class _Fitter(Fitter):
             self.contradictions = find_contradictions(self.field, self.generator, self.known)
         batch = self._draw()
         frames = torch.randperm(self.field.num_frames, generator=self.generator)[:SMOOTHED_FRAMES].to(self.device)
-        return self._loss(batch, frames)
+        return batch, frames
+
+    @property
+    def _robust_px(self) -> float | None:
+        """Where the penalty turns robust, once it does."""
+        return self.settings.robust_scale_px if self.step >= self.settings.robust_after * self.settings.steps else None
 
     def _draw(self) -> Batch:
         """Matches, and some of the points in free space."""
@@ -161,18 +185,6 @@ class _Fitter(Fitter):
         all_of_them = started == len(self.settings.level_starts)
         couplings.levels = len(couplings.tables) if all_of_them else min(started, len(couplings.tables))
 
-    def _loss(self, batch: Batch, frames: Tensor) -> Tensor:
-        settings = self.settings
-        robust = settings.robust_scale_px if self.step >= settings.robust_after * settings.steps else None
-        if self.compiled:
-            depth_term = compiled.depth_terms(
-                frames, self.edges, smoothness=settings.depth_smoothness, in_range=RANGE_WEIGHT, far=FAR
-            )
-            roughness = self.compiled.tables.roughness(settings.table_smoothness)
-            return self.compiled(batch, robust, depth_term) + roughness
-        roughness = settings.table_smoothness * self.field.couplings.roughness()
-        return self._match_loss(batch, robust) + self._depth_terms(frames) + roughness
-
     def _depth_terms(self, frames: Tensor) -> Tensor:
         """How smooth the depth maps of ``frames`` are, and whether they stay in the volume."""
         depth, (across, down) = self.field.depth[frames], self.edges
@@ -180,7 +192,7 @@ class _Fitter(Fitter):
         return self.settings.depth_smoothness * smooth + RANGE_WEIGHT * losses.depth_range_loss(depth, FAR)
 
     def _match_loss(self, batch: Batch, robust: float | None) -> Tensor:
-        """What ``compiled.MatchLoss`` computes, on any device."""
+        """What ``compiled.CompiledLoss`` computes of the matches, on any device."""
         prepared = self.field.prepare()
         start = prepared.lift(batch.frames_from, batch.source)
         landed = prepared.from_canonical(batch.frames_to, prepared.to_canonical(batch.frames_from, start))

@@ -78,19 +78,20 @@ def test_a_cancelled_fit_goes_on_with_the_same_result(run_fit: Fit, tmp_path: Pa
 def test_levels_start_one_after_the_other_and_all_count_in_the_end(
     run_fit: Fit, short: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted: list[int] = []
-    add_up = CompiledTables.add_up
+    sides: list[int] = []
+    by_frame = CompiledTables.by_frame
 
-    def noted(compiled: CompiledTables, tables: list[np.ndarray]) -> np.ndarray:
-        counted.append(len(tables))
-        return add_up(compiled, tables)
+    def noted(compiled: CompiledTables) -> np.ndarray:
+        total = by_frame(compiled)
+        sides.append(total.shape[-1])
+        return total
 
-    monkeypatch.setattr(CompiledTables, "add_up", noted)
-    levels = len(short.model.knots)
+    monkeypatch.setattr(CompiledTables, "by_frame", noted)
+    knots = [count for _, count in short.model.knots]
     quiet = {"depth_searches": [], "free_space_after": 1.0, "level_starts": [0.0, 0.5]}
     field = run_fit(short.override({"fit": quiet}))
-    assert counted[:30] == [1] * 15 + [levels] * 15
-    assert field.couplings.levels == levels
+    assert sides == [knots[0]] * 15 + [knots[-1]] * 15
+    assert field.couplings.levels == len(knots)
     started = [float(table.abs().max()) for table in field.couplings.tables]
     assert min(started) > 1e-3
 
@@ -158,17 +159,17 @@ def test_a_killed_fit_goes_on_from_its_last_checkpoint(run_fit: Fit, tmp_path: P
 def test_a_loss_that_is_no_number_goes_back_and_slows_down(
     run_fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = CompiledTables.roughness, iter(range(1000))
-    spoilt = lambda *a: original(*a) * (float("nan") if next(calls) == 14 else 1.0)  # noqa: E731
-    monkeypatch.setattr(CompiledTables, "roughness", spoilt)
+    original, calls = CompiledTables.by_frame, iter(range(1000))
+    spoilt = lambda tables: original(tables) * np.float32("nan" if next(calls) == 14 else 1)  # noqa: E731
+    monkeypatch.setattr(CompiledTables, "by_frame", spoilt)
     field = run_fit()
     assert all(bool(parameter.isfinite().all()) for parameter in field.parameters())
     assert next(calls) == 40  # steps 11 to 20 were done twice
 
 
 def test_a_loss_that_stays_no_number_is_told(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = CompiledTables.roughness
-    monkeypatch.setattr(CompiledTables, "roughness", lambda *a: original(*a) * float("nan"))
+    original = CompiledTables.by_frame
+    monkeypatch.setattr(CompiledTables, "by_frame", lambda tables: original(tables) * np.float32("nan"))
     with pytest.raises(FitError, match=r"diverges even at 0\.125"):
         run_fit()
 
