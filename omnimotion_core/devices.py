@@ -108,6 +108,19 @@ def computing(device: "torch.device", threads: int = 1) -> Iterator[None]:
         torch.set_deterministic_debug_mode(before[1])
 
 
+@contextmanager
+def opencv_on_one_thread() -> Iterator[None]:
+    """OpenCV's own threads off: DIS divides its picture by them, and its result with it."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def describe(device: "torch.device", threads: int) -> dict[str, Any]:
     """A device for the manifest."""
     import torch

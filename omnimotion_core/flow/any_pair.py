@@ -5,12 +5,12 @@ from collections import OrderedDict
 import numpy as np
 
 from omnimotion_core.config import FlowConfig
+from omnimotion_core.devices import opencv_on_one_thread
 from omnimotion_core.flow.consistency import compose, resize_flow
 from omnimotion_core.flow.estimators import LearnedEstimator, create_estimator
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.estimators.imported_tracks import ImportedTracks
 from omnimotion_core.flow.matching import FrameBank, input_size, memo_size
-from omnimotion_core.flow.stage import opencv_on_one_thread
 from omnimotion_core.video.clip import Clip
 
 _FRAMES_KEPT = 16

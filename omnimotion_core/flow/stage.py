@@ -8,18 +8,17 @@ go from the last to the first, and each has a side file.
 
 import dataclasses
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from omnimotion_core.config import FlowConfig
-from omnimotion_core.devices import computing
+from omnimotion_core.devices import computing, opencv_on_one_thread
 from omnimotion_core.errors import ConfigError, FlowError, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_atomically
@@ -212,14 +211,3 @@ def _most_closures(tasks: list[tuple[str, list[Pair]]], config: FlowConfig) -> i
     candidates = next((pairs for name, pairs in tasks if name == CLOSURES), [])
     keyframes = {t for pair in candidates for t in (pair.first, pair.second)}
     return min(len(candidates), len(keyframes) * config.max_closures_per_keyframe // 2)
-
-
-@contextmanager
-def opencv_on_one_thread() -> Iterator[None]:
-    """OpenCV's own threads off: DIS divides its picture by them, and its result with it."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

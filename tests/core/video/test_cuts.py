@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.video.content import thumbnail
 from omnimotion_core.video.cuts import find_cuts
 
@@ -78,6 +79,24 @@ def test_something_close_to_the_lens_is_no_cut() -> None:
     pictures = shot(1, 16)
     pictures[8:10] = [cv2.GaussianBlur(picture, (0, 0), 6) for picture in shot(5, 2)]
     assert cuts_of(pictures) == ()
+
+
+@pytest.mark.parametrize("seed", [3, 5])
+def test_a_pillar_that_sweeps_past_is_no_cut(seed: int) -> None:
+    scene = Scene.make(30, (192, 192), seed=seed)
+    pictures = [thumbnail(scene.render(t).astype(np.uint16) * 257) for t in range(8, 20)]
+    assert find_cuts(pictures) == ()
+    other = [thumbnail(scene.render(t).astype(np.uint16) * 257) for t in (70, 71, 72, 73)]
+    assert find_cuts([*pictures[:5], *other[::-1]]) == (5,)  # the same place, seen from elsewhere
+
+
+@pytest.mark.parametrize(("top", "bottom", "side"), [(12, 12, 0), (20, 21, 0), (0, 24, 0), (0, 0, 25), (10, 10, 12)])
+def test_black_bars_hide_no_cut_and_make_none(top: int, bottom: int, side: int) -> None:
+    pictures = shot(1, 7) + shot(2, 7)
+    for picture in pictures:
+        picture[:top] = picture[96 - bottom :] = picture[:, :side] = picture[:, 160 - side :] = 0
+    assert cuts_of(pictures) == (7,)
+    assert cuts_of(pictures[:7]) == ()
 
 
 @pytest.mark.parametrize("speed", [10, 25, 45])
