@@ -143,6 +143,12 @@ class ModelConfig:
         """Working pixels a cell of the depth map, 2 at least."""
         return max(math.ceil(max(working_size) / self.depth_cells), 2)
 
+    def depth_size(self, working_size: tuple[int, int]) -> tuple[int, int]:
+        """Cells of a depth map, across and down, 2 at least."""
+        cell = self.depth_cell(working_size)
+        width, height = (max(math.ceil(side / cell), 2) for side in working_size)
+        return width, height
+
 
 @dataclass(frozen=True, kw_only=True)
 class VolumetricFitConfig:

@@ -49,7 +49,7 @@ class Field(nn.Module):
             extent, center, torch.Generator().manual_seed(seed),
         )  # fmt: skip
         self.depth_cell = config.depth_cell(shape.working_size)
-        width, height = (max(-(-side // self.depth_cell), 2) for side in shape.working_size)
+        width, height = config.depth_size(shape.working_size)
         self.depth = nn.Parameter(torch.ones(shape.num_frames, height, width))
         residual, support = evidence_maps(shape)
         self.occlusion_margin: Tensor

@@ -92,7 +92,9 @@ class _Fitter(Fitter):
         self, clip: Clip, correspondences: Correspondences, config: Config, device: torch.device, threads: int = 1
     ) -> None:
         self.settings, self.device = replace(config.fit, steps=steps_for(config.fit, clip.num_frames)), device
-        self.field = warm_started_field(FieldShape.of(clip), config.model, correspondences, config.seed).to(device)
+        pictures = _depth_sized_pictures(clip, config.model.depth_size(clip.working_size))
+        start = warm_started_field(FieldShape.of(clip), config.model, correspondences, pictures, config.seed)
+        self.field = start.to(device)
         self.field.threads = threads
         self.sampler = MatchSampler(correspondences, device)
         self.deck = self.sampler.shuffled(config.fit.batch, torch.Generator().manual_seed(config.seed))
@@ -100,7 +102,7 @@ class _Fitter(Fitter):
         self.compiled = None
         if device.type == "cpu":
             self.compiled = compiled.CompiledLoss(self.field, self.scale, self.settings.depth_weight, threads)
-        self.edges = losses.edge_weights(_depth_sized_pictures(clip, self.field).to(device))
+        self.edges = losses.edge_weights(torch.from_numpy(pictures).to(device))
         self.rates = (self.settings.lr_tables, self.settings.lr_depth, self.settings.lr_affine)
         self.searches = {round(share * self.settings.steps) for share in self.settings.depth_searches}
         self.known = known_cells(clip, self.field)
@@ -205,11 +207,10 @@ class _Fitter(Fitter):
         )
 
 
-def _depth_sized_pictures(clip: Clip, field: Field) -> Tensor:
-    """All frames at the size of the depth maps, (T, 3, h, w) colors 0..1."""
-    height, width = field.depth.shape[1:]
-    pictures = [cv2.resize(clip.rgb8(t), (width, height), interpolation=cv2.INTER_AREA) for t in range(clip.num_frames)]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255.0
+def _depth_sized_pictures(clip: Clip, size: tuple[int, int]) -> np.ndarray:
+    """All frames at the ``size`` of the depth maps, (T, 3, h, w) float32 colors 0..1."""
+    pictures = [cv2.resize(clip.rgb8(t), size, interpolation=cv2.INTER_AREA) for t in range(clip.num_frames)]
+    return np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
 
 
 def known_cells(clip: Clip, field: Field) -> Tensor | None:

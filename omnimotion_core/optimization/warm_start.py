@@ -12,7 +12,8 @@ from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import pixel_to_normalized
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
-from omnimotion_core.model.motion import FAR, FieldShape
+from omnimotion_core.model.motion import FieldShape
+from omnimotion_core.optimization.initial_depth import initial_depth
 from omnimotion_core.video.clip import segments_of
 
 MAX_GAP = 8  # frames; the motion of farther pairs is less often one affine map
@@ -22,16 +23,16 @@ INLIER_PX = 3.0
 ROUNDS = 10
 RESIDUAL_SCALE = 0.02  # normalized units at which a pair's motion loses half its say
 NEIGHBOR_TIE = 1e-3  # holds frames without any matched pair to their neighbors
-CHUNK = 262_144  # matches looked at together
-DEPTH_GAP = 4  # frames; distances from which stray motion is read and along which it is carried
-CARRY_ROUNDS = 30  # over so many times DEPTH_GAP frames a surface's depth evens out
-RESIDUAL_CLIP_PX = 8.0
-SPEEDS_TO_HALF = 4.0  # the fastest things stray so many times as fast as what lies in the middle of the volume
-FARTHEST, NEAREST = 0.9 * FAR, 0.1 * FAR
 
 
-def warm_started_field(shape: FieldShape, config: ModelConfig, correspondences: Correspondences, seed: int) -> Field:
-    """A field whose affine maps follow the camera and whose depth maps put what moves otherwise in front."""
+def warm_started_field(
+    shape: FieldShape, config: ModelConfig, correspondences: Correspondences, pictures: np.ndarray, seed: int
+) -> Field:
+    """A field whose affine maps follow the camera and whose depth maps put what moves otherwise in front.
+
+    Args:
+        pictures: all frames at the size of the depth maps, (T, 3, h, w) colors 0..1.
+    """
     motions = pair_motions(correspondences, seed)
     matrices = solve_frame_maps(shape, motions)
     corners = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], np.float64).T
@@ -45,7 +46,7 @@ def warm_started_field(shape: FieldShape, config: ModelConfig, correspondences: 
     )  # fmt: skip
     with torch.no_grad():
         field.affine.matrix.copy_(torch.tensor(matrices.reshape(-1, 6), dtype=torch.float32))
-        field.depth.copy_(torch.from_numpy(initial_depth(shape, config, correspondences, motions)))
+        field.depth.copy_(torch.from_numpy(initial_depth(shape, config, correspondences, motions, pictures)))
     return field
 
 
@@ -136,90 +137,6 @@ def _chained(length: int, motions: dict[tuple[int, int], np.ndarray], reference:
     for t in range(reference - 1, -1, -1):
         maps[t] = maps[t + 1] @ motions.get((t, t + 1), np.eye(3))
     return maps
-
-
-def initial_depth(
-    shape: FieldShape, config: ModelConfig, correspondences: Correspondences,
-    motions: dict[tuple[int, int], tuple[np.ndarray, float]],
-) -> np.ndarray:  # fmt: skip
-    """Depth maps (T, h, w) float32 in which what strays from the dominant motion is nearer.
-
-    Stray motion is a guess at order, not a measurement: parallax makes near things stray, and so do things that move.
-    What one frame tells is weak, since a walking animal stands still at times; so it is carried along the matches, and
-    a surface has nearly the same depth in all frames that show it.
-    """
-    cell = config.depth_cell(shape.working_size)
-    width, height = (max(-(-side // cell), 2) for side in shape.working_size)
-    shape_of_maps = (shape.num_frames, height, width)
-    rows = _near_rows(correspondences, motions)
-    frames = correspondences.pairs[correspondences.pair[rows]].astype(np.int64)
-    source, target = correspondences.source[rows].astype(np.float32), correspondences.target[rows]
-    stray = _stray(correspondences.pairs, correspondences.pair[rows], source, target, motions)
-    start = _cells_of(shape_of_maps, frames[:, 0], source, cell)
-    end = _cells_of(shape_of_maps, frames[:, 1], target, cell)
-    speed = _filled_means(shape_of_maps, start, stray)
-    for _ in range(CARRY_ROUNDS):
-        carried = _filled_means(shape_of_maps, start, speed.ravel()[end])
-        speed = (speed + carried) / 2
-    half = max(float(np.quantile(speed, 0.98)) / SPEEDS_TO_HALF, 0.25)
-    nearness = speed / (speed + half) * (1 + 1 / SPEEDS_TO_HALF)
-    return FARTHEST - (FARTHEST - NEAREST) * np.clip(nearness, 0, 1).astype(np.float32)
-
-
-def _near_rows(
-    correspondences: Correspondences, motions: dict[tuple[int, int], tuple[np.ndarray, float]]
-) -> np.ndarray:
-    """The matches of pairs that are near in time and have a dominant motion."""
-    near = [abs(int(j) - int(i)) <= DEPTH_GAP and (int(i), int(j)) in motions for i, j in correspondences.pairs]
-    return np.flatnonzero(np.array(near, bool)[correspondences.pair])
-
-
-def _stray(
-    pairs: np.ndarray, pair: np.ndarray, source: np.ndarray, target: np.ndarray,
-    motions: dict[tuple[int, int], tuple[np.ndarray, float]],
-) -> np.ndarray:  # fmt: skip
-    """By how many working pixels a frame each match (M,) strays from the dominant motion of its pair, (M,) float32."""
-    matrices = np.zeros((len(pairs), 2, 3))
-    for row, (i, j) in enumerate(pairs.tolist()):
-        if (i, j) in motions:
-            matrices[row] = motions[i, j][0][:2]
-    gaps = np.abs(pairs[:, 1] - pairs[:, 0])
-    stray = np.empty(len(pair), np.float32)
-    for first in range(0, len(pair), CHUNK):
-        part = slice(first, first + CHUNK)
-        matrix, start = matrices[pair[part]], source[part]
-        moved = matrix[:, :, 0] * start[:, :1] + matrix[:, :, 1] * start[:, 1:] + matrix[:, :, 2]
-        miss = np.linalg.norm(target[part] - moved, axis=1)
-        stray[part] = np.minimum(miss / gaps[pair[part]], RESIDUAL_CLIP_PX)
-    return stray
-
-
-def _cells_of(shape: tuple[int, int, int], frames: np.ndarray, pixels: np.ndarray, cell: int) -> np.ndarray:
-    """Flat index into depth maps of the cells that hold ``pixels``."""
-    column, row = (pixels / cell).astype(np.int64).T
-    return (frames * shape[1] + row.clip(0, shape[1] - 1)) * shape[2] + column.clip(0, shape[2] - 1)
-
-
-def _filled_means(shape: tuple[int, int, int], cells: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The mean value of each cell, slightly blurred, (T, h, w); cells without any are filled from around them."""
-    size = int(np.prod(shape))
-    total = np.bincount(cells, values, size).astype(np.float32).reshape(shape)
-    count = np.bincount(cells, minlength=size).astype(np.float32).reshape(shape)
-    return np.stack([_fill(*frame) for frame in zip(total, count, strict=True)])
-
-
-def _fill(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The mean a cell, slightly blurred; cells without any are taken from their surroundings, near ones first."""
-    filled = np.zeros_like(total)
-    known = np.zeros_like(total)
-    for sigma in (1.0, 4.0, 16.0, 64.0):
-        if known.all():
-            break  # wide blurs cost most and are seldom wanted
-        blurred, weight = cv2.GaussianBlur(total, (0, 0), sigma), cv2.GaussianBlur(count, (0, 0), sigma)
-        open_cells = (known == 0) & (weight > 1e-3)
-        filled[open_cells] = blurred[open_cells] / weight[open_cells]
-        known[open_cells] = 1
-    return filled
 
 
 def _normalization(shape: FieldShape) -> np.ndarray:

@@ -1,0 +1,145 @@
+"""The depth maps that a fit begins with: what does not follow the camera's motion is nearer.
+
+Stray motion is a guess at order, not a measurement: parallax makes near things stray, and so do things that move. What
+one frame tells is weak, since a walking animal stands still at times; so it is carried along the matches, and a surface
+has nearly the same depth in all frames that show it. Each round of this blurs the outline of things a little, and at
+last colors draw it anew.
+"""
+
+import cv2
+import numpy as np
+
+from omnimotion_core.compilation import compiled
+from omnimotion_core.config import ModelConfig
+from omnimotion_core.flow.correspondences import Correspondences
+from omnimotion_core.model.motion import FAR, FieldShape
+
+PairMotions = dict[tuple[int, int], tuple[np.ndarray, float]]  # of frames (i, j): a matrix, its share of the matches
+
+MAX_GAP = 4  # frames; distances from which stray motion is read and along which it is carried
+CARRY_ROUNDS = 6  # over so many times MAX_GAP frames a surface's depth evens out
+SURE = 0.3  # sum of squared weights of a cell's matches from which on it is no part of its surroundings
+RESIDUAL_CLIP_PX = 8.0
+SPEEDS_TO_HALF = 4.0  # the fastest things stray so many times as fast as what lies in the middle of the volume
+FARTHEST, NEAREST = 0.9 * FAR, 0.1 * FAR
+REACH, NEARBY = 3, 2.0  # cells that are looked at around each, and within which most of them count
+SAME_COLOR = 0.06  # distance of two colors 0..1 within which they are likely of one surface
+CHUNK = 262_144  # matches looked at together
+
+
+def initial_depth(
+    shape: FieldShape, config: ModelConfig, correspondences: Correspondences, motions: PairMotions,
+    pictures: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Depth maps (T, h, w) float32 in which what strays from the dominant motion is nearer.
+
+    Args:
+        motions: the dominant motion of near pairs, from ``warm_start.pair_motions``.
+        pictures: all frames at the size of the depth maps, (T, 3, h, w) colors 0..1.
+    """
+    cell = config.depth_cell(shape.working_size)
+    width, height = config.depth_size(shape.working_size)
+    shape_of_maps = (shape.num_frames, height, width)
+    rows = _near_rows(correspondences, motions)
+    frames = correspondences.pairs[correspondences.pair[rows]].astype(np.int64)
+    source, target = correspondences.source[rows].astype(np.float32), correspondences.target[rows]
+    stray = _stray(correspondences.pairs, correspondences.pair[rows], source, target, motions)
+    start = _cells_of(shape_of_maps, frames[:, 0], source, cell)
+    end = _cells_of(shape_of_maps, frames[:, 1], target, cell)
+    weight = (correspondences.weight[rows].astype(np.float32) / 255) ** 2  # what looks otherwise around tells little
+    speed = _filled_means(shape_of_maps, start, stray, weight)
+    for _ in range(CARRY_ROUNDS):
+        carried = _filled_means(shape_of_maps, start, speed.ravel()[end], weight)
+        speed = (speed + carried) / 2
+    speed = smooth_along_colors(speed, pictures)
+    half = max(float(np.quantile(speed, 0.98)) / SPEEDS_TO_HALF, 0.25)
+    nearness = speed / (speed + half) * (1 + 1 / SPEEDS_TO_HALF)
+    return FARTHEST - (FARTHEST - NEAREST) * np.clip(nearness, 0, 1).astype(np.float32)
+
+
+def smooth_along_colors(values: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+    """Maps (T, h, w) float32 of which each cell is the mean of those around it that have its color.
+
+    Args:
+        pictures: (T, 3, h, w) colors 0..1.
+    Source: the joint bilateral filter, Petschnigg et al. 2004, "Digital photography with flash and no-flash image
+    pairs".
+    """
+    smoothed = np.empty_like(values)
+    _smooth(values, np.ascontiguousarray(pictures, np.float32), smoothed)
+    return smoothed
+
+
+@compiled
+def _smooth(values, pictures, smoothed):  # type: ignore[no-untyped-def]
+    times, height, width = values.shape
+    of_color, of_place = np.float32(-0.5 / SAME_COLOR**2), np.float32(-0.5 / NEARBY**2)
+    for t in range(times):
+        red, green, blue, here = pictures[t, 0], pictures[t, 1], pictures[t, 2], values[t]
+        for row in range(height):
+            for column in range(width):
+                r, g, b = red[row, column], green[row, column], blue[row, column]
+                total, weights = np.float32(0), np.float32(0)
+                for y in range(max(row - REACH, 0), min(row + REACH + 1, height)):
+                    for x in range(max(column - REACH, 0), min(column + REACH + 1, width)):
+                        apart = (red[y, x] - r) ** 2 + (green[y, x] - g) ** 2 + (blue[y, x] - b) ** 2
+                        away = np.float32((y - row) ** 2 + (x - column) ** 2)
+                        weight = np.exp(apart * of_color + away * of_place)
+                        total += weight * here[y, x]
+                        weights += weight
+                smoothed[t, row, column] = total / weights
+
+
+def _near_rows(correspondences: Correspondences, motions: PairMotions) -> np.ndarray:
+    """The matches of pairs that are near in time and have a dominant motion."""
+    near = [abs(int(j) - int(i)) <= MAX_GAP and (int(i), int(j)) in motions for i, j in correspondences.pairs]
+    return np.flatnonzero(np.array(near, bool)[correspondences.pair])
+
+
+def _stray(
+    pairs: np.ndarray, pair: np.ndarray, source: np.ndarray, target: np.ndarray, motions: PairMotions
+) -> np.ndarray:
+    """By how many working pixels a frame each match (M,) strays from the dominant motion of its pair, (M,) float32."""
+    matrices = np.zeros((len(pairs), 2, 3))
+    for row, (i, j) in enumerate(pairs.tolist()):
+        if (i, j) in motions:
+            matrices[row] = motions[i, j][0][:2]
+    gaps = np.abs(pairs[:, 1] - pairs[:, 0])
+    stray = np.empty(len(pair), np.float32)
+    for first in range(0, len(pair), CHUNK):
+        part = slice(first, first + CHUNK)
+        matrix, start = matrices[pair[part]], source[part]
+        moved = matrix[:, :, 0] * start[:, :1] + matrix[:, :, 1] * start[:, 1:] + matrix[:, :, 2]
+        miss = np.linalg.norm(target[part] - moved, axis=1)
+        stray[part] = np.minimum(miss / gaps[pair[part]], RESIDUAL_CLIP_PX)
+    return stray
+
+
+def _cells_of(shape: tuple[int, int, int], frames: np.ndarray, pixels: np.ndarray, cell: int) -> np.ndarray:
+    """Flat index into depth maps of the cells that hold ``pixels``."""
+    column, row = (pixels / cell).astype(np.int64).T
+    return (frames * shape[1] + row.clip(0, shape[1] - 1)) * shape[2] + column.clip(0, shape[2] - 1)
+
+
+def _filled_means(
+    shape: tuple[int, int, int], cells: np.ndarray, values: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    """The weighted mean value of each cell, (T, h, w); cells of which little is known are filled from around them."""
+    size = int(np.prod(shape))
+    total = np.bincount(cells, values * weight, size).astype(np.float32).reshape(shape)
+    count = np.bincount(cells, weight, size).astype(np.float32).reshape(shape)
+    return np.stack([_fill(*frame) for frame in zip(total, count, strict=True)])
+
+
+def _fill(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The mean a cell; cells of which little is known are taken from their surroundings, near ones first."""
+    known = count >= SURE
+    filled = np.where(known, total, 0) / np.where(known, count, 1)
+    for sigma in (1.0, 4.0, 16.0, 64.0):
+        if known.all():
+            break  # wide blurs cost most and are seldom wanted
+        blurred, weight = cv2.GaussianBlur(total, (0, 0), sigma), cv2.GaussianBlur(count, (0, 0), sigma)
+        open_cells = ~known & (weight > 1e-3)
+        filled[open_cells] = blurred[open_cells] / weight[open_cells]
+        known |= open_cells
+    return filled

@@ -1,0 +1,112 @@
+import numpy as np
+
+from omnimotion_core.config import ModelConfig
+from omnimotion_core.coordinates import pixel_grid
+from omnimotion_core.flow.correspondences import Correspondences
+from omnimotion_core.model.motion import FAR, FieldShape
+from omnimotion_core.optimization.initial_depth import initial_depth, smooth_along_colors
+from omnimotion_core.optimization.warm_start import pair_motions
+
+SIZE, FRAMES, CELLS = (80, 60), 9, (30, 40)
+SHAPE = FieldShape(size=SIZE, working_size=SIZE, num_frames=FRAMES)
+
+
+def place(t: int) -> np.ndarray:
+    """The corner (x, y) of a square in frame t: it stands still, runs, and stands still again."""
+    return np.array([20.0 + 5 * np.clip(t - 2, 0, 4), 24.0])
+
+
+def on_square(t: int, pixels: np.ndarray) -> np.ndarray:
+    """Which pixels (..., 2) of frame t show the square, 16 pixels wide, before a ground that pans."""
+    return np.asarray(((pixels >= place(t)) & (pixels < place(t) + 16)).all(axis=-1))
+
+
+def matches_of(spoilt: float = 0.0) -> Correspondences:
+    """Exact matches over 1 and 2 frames; around the square such a share follow it, with little weight."""
+    rng = np.random.default_rng(0)
+    pairs = [(i, j) for i in range(FRAMES) for j in range(FRAMES) if abs(i - j) in (1, 2)]
+    source, target, weight, pair = [], [], [], []
+    grid = pixel_grid(SIZE).reshape(-1, 2)
+    for row, (i, j) in enumerate(pairs):
+        square = on_square(i, grid)
+        near = ((grid >= place(i) - 6) & (grid < place(i) + 22)).all(axis=-1) & ~square
+        wrong = near & (rng.random(len(grid)) < spoilt)
+        moved = grid + np.where((square | wrong)[:, None], place(j) - place(i), [1.0 * (j - i), 0.0])
+        seen = square | wrong | ~on_square(j, moved)  # ground that the square covers there has no match
+        source.append(grid[seen])
+        target.append(moved[seen])
+        weight.append(np.where(wrong, 40, 255)[seen])
+        pair.append(np.full(int(seen.sum()), row, np.int32))
+    return Correspondences(
+        pairs=np.array(pairs, np.int32), pair=np.concatenate(pair), source=np.concatenate(source).astype(np.int16),
+        target=np.concatenate(target).astype(np.float32), weight=np.concatenate(weight).astype(np.uint8),
+        hidden_pair=np.zeros(0, np.int32), hidden_source=np.zeros((0, 2), np.int16),
+    )  # fmt: skip
+
+
+def pictures() -> np.ndarray:
+    """A red square before a grey ground, noisy, (T, 3, h, w)."""
+    cells = pixel_grid(CELLS[::-1]) * 2 + 0.5
+    noise = np.random.default_rng(1).normal(0, 0.01, (FRAMES, 3, *CELLS))
+    shown = np.stack([on_square(t, cells) for t in range(FRAMES)])[:, None]
+    return (np.where(shown, np.reshape([0.8, 0.2, 0.2], (3, 1, 1)), 0.5) + noise).astype(np.float32)
+
+
+def depth_of(matches: Correspondences, colors: np.ndarray) -> np.ndarray:
+    return initial_depth(SHAPE, ModelConfig(), matches, pair_motions(matches, seed=0), colors)
+
+
+def test_what_moves_by_itself_is_in_front_in_all_frames() -> None:
+    depth = depth_of(matches_of(), pictures())
+    assert depth.shape == (FRAMES, *CELLS)
+    assert depth.min() >= 0
+    assert depth.max() <= FAR
+    for t in range(FRAMES):  # in those too in which it stands still
+        x, y = (place(t) / 2).astype(int)
+        assert depth[t, y + 2 : y + 6, x + 2 : x + 6].max() < depth[t, :5].min() - 0.6
+
+
+def test_its_outline_is_where_colors_change() -> None:
+    colors = pictures()
+    red = colors[:, 0] > 0.65
+    found = depth_of(matches_of(spoilt=0.6), colors)
+    nearer = found < (found[red].mean() + found[~red].mean()) / 2
+    overlap = (nearer & red).sum() / (nearer | red).sum()
+    assert overlap > 0.9
+    even = depth_of(matches_of(spoilt=0.6), np.full_like(colors, 0.5))
+    blurred = even < (found[red].mean() + found[~red].mean()) / 2
+    assert (blurred & red).sum() / (blurred | red).sum() < overlap - 0.05
+
+
+def test_matches_of_little_weight_tell_little() -> None:
+    matches = matches_of()
+    lies = matches.weight.copy()
+    far = matches.source[:, 1] < 12  # well off the square
+    target = matches.target.copy()
+    frames = matches.pairs[matches.pair]
+    odd = far & (np.arange(len(far)) % 2 == 0)
+    target[odd, 1] += 6 * (frames[odd, 1] - frames[odd, 0])
+    lies[odd] = 20
+    spoilt = Correspondences(
+        pairs=matches.pairs, pair=matches.pair, source=matches.source, target=target, weight=lies,
+        hidden_pair=matches.hidden_pair, hidden_source=matches.hidden_source,
+    )  # fmt: skip
+    motions = pair_motions(matches, seed=0)
+    right = initial_depth(SHAPE, ModelConfig(), matches, motions, pictures())
+    found = initial_depth(SHAPE, ModelConfig(), spoilt, motions, pictures())
+    assert np.abs(found - right)[:, :5].max() < 0.15
+
+
+def test_smoothing_along_colors_is_the_joint_bilateral_filter() -> None:
+    rng = np.random.default_rng(2)
+    values, colors = rng.random((2, 9, 11), np.float32), (0.3 * rng.random((2, 3, 9, 11))).astype(np.float32)
+    found = smooth_along_colors(values, colors)
+    for t, row, column in [(0, 0, 0), (1, 4, 5), (0, 8, 10), (1, 2, 9)]:
+        total = weights = 0.0
+        for y in range(max(row - 3, 0), min(row + 4, 9)):
+            for x in range(max(column - 3, 0), min(column + 4, 11)):
+                apart = float(np.square(colors[t, :, y, x] - colors[t, :, row, column]).sum())
+                away = (y - row) ** 2 + (x - column) ** 2
+                weight = np.exp(-apart / (2 * 0.06**2) - away / (2 * 2.0**2))
+                total, weights = total + weight * values[t, y, x], weights + weight
+        np.testing.assert_allclose(found[t, row, column], total / weights, rtol=1e-4)
