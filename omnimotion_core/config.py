@@ -198,7 +198,7 @@ class FitConfig:
     depth_smoothness: float = 50.0  # total variation of the depth map, pausing at image edges
     table_smoothness: float = 4.0
     level_starts: tuple[float, ...] = (0.0, 0.15, 0.45)  # share of the steps from which each level of tables counts
-    depth_searches: tuple[float, ...] = (0.06, 0.12, 0.2, 0.3, 0.45)  # shares of the steps at which depths are searched
+    depth_searches: tuple[float, ...] = (0.3, 0.45)  # shares of the steps at which depths are searched
     free_space_after: float = 0.45  # share of the steps after which points in free space are drawn back; 1: none is
     robust_after: float = 0.25  # share of the steps after which the penalty turns robust
     robust_scale_px: float = 2.0

@@ -1,6 +1,5 @@
 """Tracks drawn over the plate: dots, rings and trails, the same bits every time."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -86,22 +85,22 @@ def draw_tracks(
     layer = np.zeros((canvas.size[1], canvas.size[0], 4), np.uint8)
     start = max(0, t - trail)
     spots = np.nan_to_num(canvas.place(tracks.positions[:, start : t + 1]))
-    fixed = np.round(np.clip(spots, -1e6, 1e6) * (1 << _SHIFT)).astype(np.int32)
+    fixed = np.round(np.clip(spots, -1e6, 1e6) * (1 << _SHIFT)).astype(np.int32).tolist()  # cv2 takes plain numbers
     now = drawn[:, t]
     thickness = max(1, round(1.3 * canvas.unit))
     for time in range(start, t):
         joined = np.flatnonzero(now & drawn[:, time] & drawn[:, time + 1])
         fade = np.interp(time, (start, max(t - 1, start + 1)), _TRAIL_FADE) if trail > 1 else _TRAIL_FADE[1]
         seen = tracks.visible[:, time] & tracks.visible[:, time + 1]
-        for row in joined:
-            ends = fixed[row, time - start], fixed[row, time - start + 1]
-            color = _premultiplied(colors[row], float(fade) * (1.0 if seen[row] else _HIDDEN_FADE))
-            cv2.line(layer, _point(ends[0]), _point(ends[1]), color, thickness, cv2.LINE_AA, _SHIFT)
+        inks = _premultiplied(colors, float(fade) * np.where(seen, 1.0, _HIDDEN_FADE))
+        for row in joined.tolist():
+            one, other = fixed[row][time - start : time - start + 2]
+            cv2.line(layer, one, other, inks[row], thickness, cv2.LINE_AA, _SHIFT)
     size = round(radius * canvas.unit * (1 << _SHIFT))
     edge = max(1, round(canvas.unit)) << _SHIFT
-    for row in np.flatnonzero(now):
-        centre = _point(fixed[row, t - start])
-        color = _premultiplied(colors[row], 1.0)
+    inks = _premultiplied(colors, np.ones(len(colors)))
+    for row in np.flatnonzero(now).tolist():
+        centre, color = fixed[row][t - start], inks[row]
         if tracks.visible[row, t]:
             cv2.circle(layer, centre, size + edge, _OUTLINE, -1, cv2.LINE_AA, _SHIFT)
             cv2.circle(layer, centre, size, color, -1, cv2.LINE_AA, _SHIFT)
@@ -118,9 +117,8 @@ def _over(layer: np.ndarray, ground: np.ndarray) -> np.ndarray:
     return ground
 
 
-def _premultiplied(color: np.ndarray, opacity: float) -> Sequence[float]:
-    return [*(float(value) * 255.0 * opacity for value in color), 255.0 * opacity]
-
-
-def _point(fixed: np.ndarray) -> tuple[int, int]:
-    return int(fixed[0]), int(fixed[1])
+def _premultiplied(colors: np.ndarray, opacity: np.ndarray) -> list[list[float]]:
+    """Colors (N, 3) 0..1 as cv2 takes them: RGBA 0..255, each times its opacity (N,)."""
+    rgba = np.column_stack([colors.astype(np.float64) * 255.0, np.full(len(colors), 255.0)])
+    inks: list[list[float]] = (rgba * opacity[:, None]).tolist()
+    return inks

@@ -41,13 +41,17 @@ def choose_tracks(tracks: Tracks, count: int) -> np.ndarray:
     total = np.where(seen, tracks.confidence, 0.0).sum(axis=1, dtype=np.float64)[candidates]
     free = np.ones(len(candidates), bool)
     chosen: list[int] = []
+    bound = confidence.sum(axis=1)  # what a track adds never grows: who still adds what it once did adds most
     while len(chosen) < count:
-        gain = np.where(free, (confidence / (1.0 + taken[slots])).sum(axis=1), -1.0)
-        best = int(np.argmax(gain))
-        if gain[best] <= 0:
+        best = int(np.argmax(bound))
+        gain = (confidence[best] / (1.0 + taken[slots[best]])).sum()
+        if gain < bound[best]:
+            bound[best] = gain
+            continue
+        if gain <= 0:
             break
         chosen.append(best)
-        free[best] = False
+        free[best], bound[best] = False, -1.0
         taken[slots[best][sighted[best]]] += 1
     rest = np.flatnonzero(free)
     rest = rest[np.argsort(-total[rest], kind="stable")][: count - len(chosen)]

@@ -127,6 +127,11 @@ class PreparedField:
         return self.field.device
 
     @property
+    def threads(self) -> int:
+        """That may ask at once, to no other answer."""
+        return self.field.threads if self.device.type == "cpu" else 1
+
+    @property
     def _compiled(self) -> bool:
         """Whether compiled loops answer: on the CPU, and where nobody asks for gradients."""
         return self.device.type == "cpu" and not torch.is_grad_enabled()

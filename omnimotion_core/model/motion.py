@@ -53,6 +53,10 @@ class PreparedMotion(Protocol):
     def device(self) -> torch.device:
         """Where points are to be."""
 
+    @property
+    def threads(self) -> int:
+        """That may ask at once, to no other answer."""
+
     def to_canonical(self, frames: Tensor, points: Tensor) -> Tensor:
         """Local (P, 3) to canonical (P, 3)."""
 

@@ -135,6 +135,7 @@ class PreparedVolume:
     """
 
     single_surface = False
+    threads = 1  # products of large matrices use several by themselves
 
     def __init__(self, field: VolumetricField, codes: Tensor) -> None:
         self.field, self.shape, self._codes = field, field.shape, codes

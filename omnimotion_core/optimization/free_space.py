@@ -6,6 +6,8 @@ place whose surface could hide or show it. Matches say nothing of such points, s
 they go wherever the tables happen to send them, above all what has turned away from the camera.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import torch
@@ -79,7 +81,8 @@ def _nearest_places(field: Field, frames: Tensor, pixels: Tensor, depth: Tensor)
     key, maps = (frames * levels + level).cpu().numpy(), field.depth.numpy(force=True)
     found = np.full((len(key), 2), np.nan, np.float32)
     order = np.argsort(key, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if len(order) else ():
+
+    def find(members: np.ndarray) -> None:
         t, n = divmod(int(key[members[0]]), levels)
         too_far = maps[t] > (n + 1.5) * STEP
         if not too_far.all():
@@ -90,6 +93,9 @@ def _nearest_places(field: Field, frames: Tensor, pixels: Tensor, depth: Tensor)
             y, x = np.nonzero(~too_far)
             places[nearest[y, x]] = np.stack([x, y], axis=-1)
             found[members] = places[nearest[row[members], column[members]]]
+
+    with ThreadPoolExecutor(field.threads) as pool:  # each level of a frame by itself
+        list(pool.map(find, np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if len(order) else ()))
     return (torch.from_numpy(found).to(pixels.device) + 0.5) * field.depth_cell - 0.5
 
 

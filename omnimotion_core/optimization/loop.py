@@ -6,6 +6,7 @@ towards the second ends. It can be stopped between any two steps and goes on fro
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,10 @@ def fit(
     fitter.run(checkpoint, reporter, show)
     fitter.set_levels()
     field = fitter.field.requires_grad_(False)
-    weigh_evidence(field, correspondences, seed=config.seed)
-    keep_colors(field, clip, correspondences)
+    with ThreadPoolExecutor(threads) as pool:
+        weighed = pool.submit(weigh_evidence, field, correspondences, seed=config.seed)
+        pool.submit(keep_colors, field, clip, correspondences).result()
+        weighed.result()
     return field
 
 

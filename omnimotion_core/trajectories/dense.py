@@ -1,6 +1,7 @@
 """The field between any two frames, for every pixel of the plate."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ class DenseFlow:
     depth: np.ndarray  # (H, W) float32, of the source pixel in the quasi-3D volume: smaller is nearer
 
 
+STRIP_POINTS = 32_768  # that a CPU's thread takes at once, always the same, so that results do not depend on threads
+
+
 def dense_flow(field: Motion | PreparedMotion, source: int, target: int, *, memory_mb: int = 512) -> DenseFlow:
     """Flow of every pixel from frame ``source`` to frame ``target``, computed in strips that fit ``memory_mb``.
 
@@ -40,15 +44,18 @@ def dense_flow(field: Motion | PreparedMotion, source: int, target: int, *, memo
     confidence = np.zeros((height, width), np.float32)
     depth = np.zeros((height, width), np.float32)
     apart = not any(source in segment and target in segment for segment in segments_of(shape.num_frames, shape.cuts))
-    for rows, pixels in _strips(shape.size, memory_mb):
+
+    def fill(rows: slice, pixels: np.ndarray) -> None:
         points = Source.at(prepared, np.full(len(pixels), source), pixels)
         depth[rows] = points.local[:, 2].cpu().numpy().reshape(-1, width)
         if apart:
-            continue
+            return
         landed = points.land(np.array([target]))
         vectors[rows] = (landed.positions.cpu().numpy() - pixels).reshape(-1, width, 2)
         visible[rows] = landed.visible.cpu().numpy().reshape(-1, width)
         confidence[rows] = landed.confidence.cpu().numpy().reshape(-1, width)
+
+    _in_strips(prepared, memory_mb, fill)
     if source == target:
         vectors[:], visible[:] = 0.0, True
     return DenseFlow(
@@ -65,9 +72,12 @@ def dense_depth(field: Motion | PreparedMotion, frame: int, *, memory_mb: int = 
     prepared = _prepare(field, frame)
     width, height = prepared.shape.size
     depth = np.zeros((height, width), np.float32)
-    for rows, pixels in _strips(prepared.shape.size, memory_mb):
+
+    def fill(rows: slice, pixels: np.ndarray) -> None:
         points = Source.at(prepared, np.full(len(pixels), frame), pixels)
         depth[rows] = points.local[:, 2].cpu().numpy().reshape(-1, width)
+
+    _in_strips(prepared, memory_mb, fill)
     return depth
 
 
@@ -81,10 +91,24 @@ def _prepare(field: Motion | PreparedMotion, *frames: int) -> PreparedMotion:
     return prepared
 
 
-def _strips(size: Size, memory_mb: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of the plate whose points fit the memory, and their pixels (P, 2)."""
+def _in_strips(prepared: PreparedMotion, memory_mb: int, fill: Callable[[slice, np.ndarray], None]) -> None:
+    """``fill`` for rows of the plate whose points fit the memory, and their pixels (P, 2)."""
+    points = memory_mb * 2**20 // BYTES_PER_POINT // prepared.threads
+    if prepared.device.type == "cpu":
+        points = min(points, STRIP_POINTS)
+    strips = list(_strips(prepared.shape.size, points))
+    if prepared.threads == 1 or len(strips) == 1:
+        for rows, pixels in strips:
+            fill(rows, pixels)
+    else:
+        with ThreadPoolExecutor(prepared.threads) as pool:
+            list(pool.map(lambda strip: fill(*strip), strips))
+
+
+def _strips(size: Size, points: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of the plate of about so many points, and their pixels (P, 2)."""
     grid = pixel_grid(size)
-    rows_at_once = max(int(memory_mb * 2**20 / BYTES_PER_POINT / size[0]), 1)
+    rows_at_once = max(points // size[0], 1)
     for top in range(0, size[1], rows_at_once):
         rows = slice(top, top + rows_at_once)
         yield rows, grid[rows].reshape(-1, 2)

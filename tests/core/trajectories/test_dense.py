@@ -7,6 +7,7 @@ from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.errors import QueryError
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.model.field import Field
+from omnimotion_core.trajectories import dense
 from omnimotion_core.trajectories.dense import dense_depth, dense_flow
 from omnimotion_core.trajectories.query import track_points
 
@@ -27,6 +28,17 @@ def test_strips_give_what_the_whole_gives(field: Field) -> None:
     whole, strips = dense_flow(field, 0, 5), dense_flow(field, 0, 5, memory_mb=1)
     np.testing.assert_allclose(whole.vectors, strips.vectors, atol=1e-3)
     np.testing.assert_allclose(whole.confidence, strips.confidence, atol=1e-4)
+
+
+def test_threads_change_no_digit(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "STRIP_POINTS", 1000)
+    assert field.threads == 1
+    alone, alone_depth = dense_flow(field, 1, 6), dense_depth(field, 1)
+    monkeypatch.setattr(field, "threads", 3)
+    shared = dense_flow(field, 1, 6)
+    for name in ("vectors", "visible", "confidence", "depth"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(shared, name))
+    np.testing.assert_array_equal(dense_depth(field, 1), alone_depth)
 
 
 def test_dense_flow_is_near_the_truth(field: Field, scene: Scene) -> None:

@@ -65,7 +65,7 @@ def test_the_less_matches_support_a_point_the_more_alike_it_must_look(support: f
 class Sheared:
     """Things move sideways by as much as they are deep; frame 0 shows depth 1, frame t what ``seen`` says."""
 
-    device = torch.device("cpu")
+    device, threads = torch.device("cpu"), 1
 
     def __init__(self, seen: list[float], *, single_surface: bool = True) -> None:
         self.seen, self.single_surface = torch.tensor([1.0, *seen]), single_surface
