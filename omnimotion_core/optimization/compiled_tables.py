@@ -24,61 +24,70 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 def _add_level(table, knot, past_knot, cell, past_cell, total, layer):  # type: ignore[no-untyped-def]
     """Add one layer of a level (L, K, 2, r, r), read between its knots, to ``total`` (L, T, 2, R, R).
 
-    Turned over on the way, so that the innermost loop always runs along entries that lie side by side.
+    First in space, for each of the few knots in time, and turned over on the way, so that the innermost loop always
+    runs along entries that lie side by side.
     """
-    last_knot, coarse, fine = table.shape[1] - 1, table.shape[3], total.shape[3]
-    small, wide = np.empty((coarse, coarse), np.float32), np.empty((coarse, fine), np.float32)
-    line = np.empty(coarse, np.float32)
-    for t in range(total.shape[1]):
-        in_time = past_knot[t]
+    knots, coarse, fine = table.shape[1], table.shape[3], total.shape[3]
+    turned, wide = np.empty((coarse, coarse), np.float32), np.empty((coarse, fine), np.float32)
+    line, spread = np.empty(coarse, np.float32), np.empty((knots, 2, fine, fine), np.float32)
+    for k in range(knots):
         for channel in range(2):
-            before = table[layer, knot[t], channel]
-            after = table[layer, min(knot[t] + 1, last_knot), channel]
+            values = table[layer, k, channel]
             for row in range(coarse):
                 for column in range(coarse):
-                    small[column, row] = before[row, column] * (_ONE - in_time) + after[row, column] * in_time
+                    turned[column, row] = values[row, column]
             for column in range(fine):
-                left, right, across = small[cell[column]], small[cell[column] + 1], past_cell[column]
+                left, right, across = turned[cell[column]], turned[cell[column] + 1], past_cell[column]
                 for row in range(coarse):
                     line[row] = left[row] * (_ONE - across) + right[row] * across
                 for row in range(coarse):
                     wide[row, column] = line[row]
             for row in range(fine):
                 above, below, down = wide[cell[row]], wide[cell[row] + 1], past_cell[row]
-                sums = total[layer, t, channel, row]
+                found = spread[k, channel, row]
                 for column in range(fine):
-                    sums[column] += above[column] * (_ONE - down) + below[column] * down
+                    found[column] = above[column] * (_ONE - down) + below[column] * down
+    for t in range(total.shape[1]):
+        before, after = spread[knot[t]].reshape(-1), spread[min(knot[t] + 1, knots - 1)].reshape(-1)
+        in_time, sums = past_knot[t], total[layer, t].reshape(-1)
+        for entry in range(sums.size):
+            sums[entry] += before[entry] * (_ONE - in_time) + after[entry] * in_time
 
 
 @compiled
 def _take_apart(gradient, knot, past_knot, cell, past_cell, of_level, layer):  # type: ignore[no-untyped-def]
     """Add to one layer of ``of_level`` (L, K, 2, r, r) what the ``gradient`` (L, T, 2, R, R) of the sum tells of it."""
-    last_knot, coarse, fine = of_level.shape[1] - 1, of_level.shape[3], gradient.shape[3]
-    wide, small = np.empty((coarse, fine), np.float32), np.empty((coarse, coarse), np.float32)
-    line = np.empty(coarse, np.float32)
+    knots, coarse, fine = of_level.shape[1], of_level.shape[3], gradient.shape[3]
+    wide, turned = np.empty((coarse, fine), np.float32), np.empty((coarse, coarse), np.float32)
+    line, spread = np.empty(coarse, np.float32), np.zeros((knots, 2, fine, fine), np.float32)
     for t in range(gradient.shape[1]):
-        in_time = past_knot[t]
+        before, after = spread[knot[t]].reshape(-1), spread[min(knot[t] + 1, knots - 1)].reshape(-1)
+        in_time, here = past_knot[t], gradient[layer, t].reshape(-1)
+        for entry in range(here.size):
+            before[entry] += here[entry] * (_ONE - in_time)
+        for entry in range(here.size):
+            after[entry] += here[entry] * in_time
+    for k in range(knots):
         for channel in range(2):
-            wide[:], small[:] = _ZERO, _ZERO
+            wide[:], turned[:] = _ZERO, _ZERO
             for row in range(fine):
                 above, below, down = wide[cell[row]], wide[cell[row] + 1], past_cell[row]
-                here = gradient[layer, t, channel, row]
+                found = spread[k, channel, row]
                 for column in range(fine):
-                    above[column] += here[column] * (_ONE - down)
-                    below[column] += here[column] * down
+                    above[column] += found[column] * (_ONE - down)
+                for column in range(fine):
+                    below[column] += found[column] * down
             for column in range(fine):
-                left, right, across = small[cell[column]], small[cell[column] + 1], past_cell[column]
+                left, right, across = turned[cell[column]], turned[cell[column] + 1], past_cell[column]
                 for row in range(coarse):
                     line[row] = wide[row, column]
                 for row in range(coarse):
                     left[row] += line[row] * (_ONE - across)
                     right[row] += line[row] * across
-            before = of_level[layer, knot[t], channel]
-            after = of_level[layer, min(knot[t] + 1, last_knot), channel]
+            values = of_level[layer, k, channel]
             for row in range(coarse):
                 for column in range(coarse):
-                    before[row, column] += small[column, row] * (_ONE - in_time)
-                    after[row, column] += small[column, row] * in_time
+                    values[row, column] += turned[column, row]
 
 
 @compiled
