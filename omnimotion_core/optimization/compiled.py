@@ -295,9 +295,9 @@ class CompiledLoss:
         settings = (self._scale, np.float32(robust_px or 0.0), self._depth_weight)
         arrays = [self.tables.by_frame(), field.affine.matrix.numpy(force=True), field.depth.numpy(force=True)]
         if not self._room[0] or self._room[0][0].shape != arrays[0].shape:
-            types = (np.float32, np.float64, np.float32)  # thousands of matches add up in each affine entry
-            one, other = ([np.empty(each.shape, kind) for each, kind in zip(arrays, types, strict=True)] for _ in "12")
-            self._room = one, other
+            kinds = (np.float32, np.float64, np.float32)  # thousands of matches add up in each affine entry
+            made = [[np.empty(array.shape, kind) for array, kind in zip(arrays, kinds, strict=True)] for _ in range(2)]
+            self._room = made[0], made[1]
 
         def half(start: int, end: int) -> float:
             gradients = self._room[0 if start == 0 else 1]

@@ -151,9 +151,7 @@ class _Fitter(Fitter):
         depth_term = compiled.depth_terms(
             frames, self.edges, smoothness=settings.depth_smoothness, in_range=RANGE_WEIGHT, far=FAR
         )
-        self.compiled.backward(
-            batch, self._robust_px, depth_term=depth_term, smoothness=settings.table_smoothness
-        )
+        self.compiled.backward(batch, self._robust_px, depth_term=depth_term, smoothness=settings.table_smoothness)
 
     def _begin(self) -> tuple[Batch, Tensor]:
         """What the step takes: matches, and the frames whose depth maps are smoothed."""
