@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 
 from omnimotion_core.flow.correspondences import Correspondences
@@ -16,6 +18,22 @@ def test_figures_of_a_fitted_field(field: Field, matches: Correspondences) -> No
     np.testing.assert_allclose(quality.visible, tracks.visible.mean(axis=0))
     t = 3
     np.testing.assert_allclose(quality.confidence[t], tracks.confidence[tracks.visible[:, t], t].mean(), rtol=1e-6)
+
+
+def test_coverage_is_the_share_of_a_frame_in_which_matches_begin(field: Field, matches: Correspondences) -> None:
+    frames = matches.pairs[matches.pair, 0]
+    kept = (matches.source[:, 0] < 64) & ((frames != 3) | (matches.source[:, 1] < 32))  # of 128x96 pixels
+    few = dataclasses.replace(
+        matches, pair=matches.pair[kept], source=matches.source[kept], target=matches.target[kept],
+        weight=matches.weight[kept],
+    )  # fmt: skip
+    tracks = track_points(field, np.array([[0, 20, 30]], np.float32))
+    coverage = measure_quality(field, few, tracks).coverage
+    whole = measure_quality(field, matches, tracks).coverage
+    assert whole[3] == 1
+    np.testing.assert_allclose(coverage[3], 1 / 6)
+    assert (coverage <= 1 / 2).all()
+    assert (np.delete(coverage, 3) > 0.4).all()
 
 
 def test_any_three_frames_make_a_closed_cycle(field: Field) -> None:
