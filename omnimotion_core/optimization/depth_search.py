@@ -22,7 +22,7 @@ CHUNK = 131_072  # matches at once
 WORTH_A_LOOK = 0.2  # of depth: where candidates differ by less there is nothing to find
 ROBUST_PX = 2.0  # pixels of a frame of 256: a miss by this much costs 1, the farthest 2
 SAME_SURFACE = 0.05  # of depth: what lands this far or farther from the other frame's depth map costs 1 more
-GAIN = 0.05  # what another depth must be better by
+GAIN = 0.2  # what another depth must be better by: what is hardly better only makes outlines ragged
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ from omnimotion_core.video.clip import Clip
 FINAL_RATE = 0.03  # of the learning rate, at the end of its cosine
 SMOOTHED_FRAMES = 8  # frames whose depth maps are smoothed in a step, chosen at random
 RANGE_WEIGHT = 10.0  # OmniMotion's weight of its depth range term
+EARLY_DEPTH_RATE = 0.3  # of depth's learning rate, until all levels count: what is not learned yet looks misplaced
 DECAY = (0.9, 0.99)
 LONG_CLIP = 60  # frames; longer clips take more steps in proportion
 INSPECTIONS = 20  # evenly over a fit: how often points in free space would be looked for, were it from the start
@@ -125,7 +126,9 @@ class _Fitter(Fitter):
 
     def learning_rates(self) -> list[float]:
         """Of tables, depth maps and affine maps."""
-        return [rate * learning_rate_factor(self.step, self.settings) for rate in self.rates]
+        tables, depth, affine = (rate * learning_rate_factor(self.step, self.settings) for rate in self.rates)
+        early = self.step / self.steps < self.settings.level_starts[-1]
+        return [tables, depth * EARLY_DEPTH_RATE if early else depth, affine]
 
     def extra_state(self) -> dict[str, Any]:
         """The points in free space that are known."""

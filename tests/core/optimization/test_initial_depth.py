@@ -4,7 +4,7 @@ from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.motion import FAR, FieldShape
-from omnimotion_core.optimization.initial_depth import initial_depth, smooth_along_colors
+from omnimotion_core.optimization.initial_depth import initial_depth, median_along_colors
 from omnimotion_core.optimization.warm_start import pair_motions
 
 SIZE, FRAMES, CELLS = (80, 60), 9, (30, 40)
@@ -97,16 +97,33 @@ def test_matches_of_little_weight_tell_little() -> None:
     assert np.abs(found - right)[:, :5].max() < 0.15
 
 
-def test_smoothing_along_colors_is_the_joint_bilateral_filter() -> None:
+def test_the_median_along_colors_is_the_weighted_median() -> None:
     rng = np.random.default_rng(2)
-    values, colors = rng.random((2, 9, 11), np.float32), (0.3 * rng.random((2, 3, 9, 11))).astype(np.float32)
-    found = smooth_along_colors(values, colors)
-    for t, row, column in [(0, 0, 0), (1, 4, 5), (0, 8, 10), (1, 2, 9)]:
-        total = weights = 0.0
-        for y in range(max(row - 3, 0), min(row + 4, 9)):
-            for x in range(max(column - 3, 0), min(column + 4, 11)):
+    values, colors = rng.random((2, 13, 15), np.float32), (0.2 * rng.random((2, 3, 13, 15))).astype(np.float32)
+    found = median_along_colors(values, colors)
+    for t, row, column in [(0, 0, 0), (1, 6, 7), (0, 12, 14), (1, 2, 13)]:
+        near, weights = [], []
+        for y in range(max(row - 5, 0), min(row + 6, 13)):
+            for x in range(max(column - 5, 0), min(column + 6, 15)):
                 apart = float(np.square(colors[t, :, y, x] - colors[t, :, row, column]).sum())
-                away = (y - row) ** 2 + (x - column) ** 2
-                weight = np.exp(-apart / (2 * 0.06**2) - away / (2 * 2.0**2))
-                total, weights = total + weight * values[t, y, x], weights + weight
-        np.testing.assert_allclose(found[t, row, column], total / weights, rtol=1e-4)
+                near.append(values[t, y, x])
+                weights.append(np.exp(-apart / (2 * 0.06**2) - ((y - row) ** 2 + (x - column) ** 2) / (2 * 3.0**2)))
+        order = np.argsort(near)
+        reached = np.cumsum(np.array(weights)[order]) / np.sum(weights)
+        exact = np.array(near)[order][np.searchsorted(reached, 0.5)]
+        np.testing.assert_allclose(found[t, row, column], exact, atol=1.5 / 64)
+
+
+def test_the_median_of_even_values_is_that_value() -> None:
+    values = np.full((1, 6, 7), 0.4, np.float32)
+    np.testing.assert_array_equal(median_along_colors(values, np.zeros((1, 3, 6, 7), np.float32)), values)
+
+
+def test_no_median_lies_between_two_surfaces() -> None:
+    values = np.zeros((1, 12, 12), np.float32)
+    values[:, :, 6:] = 1.0
+    colors = np.repeat(values[:, None] * 0.5, 3, axis=1)
+    values[:, :, 5] = 0.6  # a blurred outline, on the darker side
+    found = median_along_colors(values, colors)
+    assert found[:, :, :6].max() < 0.1
+    assert found[:, :, 6:].min() > 0.9
