@@ -68,15 +68,15 @@ def median_along_colors(values: np.ndarray, pictures: np.ndarray) -> np.ndarray:
 
     Args:
         pictures: (T, 3, h, w) colors 0..1.
-    Source: Zhang, Xu and Jia 2014, "100+ times faster weighted median filter", whose joint histogram is a plain one here.
+    Source: Zhang, Xu and Jia 2014, "100+ times faster weighted median filter", here with one histogram a cell.
     """
     low, high = float(values.min()), float(values.max())
     if high <= low:
         return values.copy()
-    position = (values - np.float32(low)) * np.float32(BINS / (high - low))
-    found = np.empty_like(values)
-    _medians(np.minimum(position, BINS - 1).astype(np.int32), np.ascontiguousarray(pictures, np.float32), *_falloffs(), found)
-    return np.float32(low) + found * np.float32((high - low) / BINS)
+    bins = np.minimum((values - np.float32(low)) * np.float32(BINS / (high - low)), BINS - 1).astype(np.int32)
+    medians = np.empty_like(values)
+    _medians(bins, np.ascontiguousarray(pictures, np.float32), *_falloffs(), medians)
+    return np.float32(low) + medians * np.float32((high - low) / BINS)
 
 
 def _falloffs() -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +89,7 @@ def _falloffs() -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled
-def _medians(bins, pictures, of_place, of_color, found):  # type: ignore[no-untyped-def]
+def _medians(bins, pictures, of_place, of_color, medians):  # type: ignore[no-untyped-def]
     """The weighted median around each cell of ``bins`` (T, h, w), counted in bins, from 0 to their number."""
     times, height, width = bins.shape
     reach, last = of_place.shape[0] // 2, of_color.shape[0] - 1
@@ -114,7 +114,8 @@ def _medians(bins, pictures, of_place, of_color, found):  # type: ignore[no-unty
                 while place < BINS - 1 and below + counts[place] < half:
                     below += counts[place]
                     place += 1
-                found[t, row, column] = place + min((half - below) / max(counts[place], np.float32(1e-9)), np.float32(1))
+                within = (half - below) / max(counts[place], np.float32(1e-9))
+                medians[t, row, column] = place + min(within, np.float32(1))
 
 
 def _near_rows(correspondences: Correspondences, motions: PairMotions) -> np.ndarray:

@@ -34,7 +34,8 @@ from omnimotion_core.video.clip import Clip
 FINAL_RATE = 0.03  # of the learning rate, at the end of its cosine
 SMOOTHED_FRAMES = 8  # frames whose depth maps are smoothed in a step, chosen at random
 RANGE_WEIGHT = 10.0  # OmniMotion's weight of its depth range term
-EARLY_DEPTH_RATE = 0.3  # of depth's learning rate, until all levels count: what is not learned yet looks misplaced
+EARLY = 0.3  # share of the steps in which depth learns slowly
+EARLY_DEPTH_RATE = 0.3  # of its learning rate: what is moved by motion not learned yet seems to lie at a wrong depth
 DECAY = (0.9, 0.99)
 LONG_CLIP = 60  # frames; longer clips take more steps in proportion
 INSPECTIONS = 20  # evenly over a fit: how often points in free space would be looked for, were it from the start
@@ -89,6 +90,11 @@ def learning_rate_factor(step: int, settings: FitConfig) -> float:
     return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def depth_rate_factor(step: int, settings: FitConfig) -> float:
+    """Share of that at which depth maps learn at ``step``."""
+    return EARLY_DEPTH_RATE if step < EARLY * settings.steps else 1.0
+
+
 class _Fitter(Fitter):
     """The fit of a tabulated field."""
 
@@ -126,9 +132,9 @@ class _Fitter(Fitter):
 
     def learning_rates(self) -> list[float]:
         """Of tables, depth maps and affine maps."""
-        tables, depth, affine = (rate * learning_rate_factor(self.step, self.settings) for rate in self.rates)
-        early = self.step / self.steps < self.settings.level_starts[-1]
-        return [tables, depth * EARLY_DEPTH_RATE if early else depth, affine]
+        factor = learning_rate_factor(self.step, self.settings)
+        factors = (factor, factor * depth_rate_factor(self.step, self.settings), factor)
+        return [rate * each for rate, each in zip(self.rates, factors, strict=True)]
 
     def extra_state(self) -> dict[str, Any]:
         """The points in free space that are known."""

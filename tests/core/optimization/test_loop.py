@@ -16,7 +16,15 @@ from omnimotion_core.model.motion import FieldShape
 from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
 from omnimotion_core.optimization.compiled_tables import CompiledTables
 from omnimotion_core.optimization.free_space import find_contradictions
-from omnimotion_core.optimization.loop import FINAL_RATE, fit, known_cells, learning_rate_factor, steps_for
+from omnimotion_core.optimization.loop import (
+    EARLY_DEPTH_RATE,
+    FINAL_RATE,
+    depth_rate_factor,
+    fit,
+    known_cells,
+    learning_rate_factor,
+    steps_for,
+)
 from omnimotion_core.optimization.sampling import MatchSampler
 from omnimotion_core.video.clip import Clip
 
@@ -200,6 +208,20 @@ def test_the_learning_rate_warms_up_and_falls_to_its_end() -> None:
     assert (np.diff(factors[50:]) < 0).all()
     assert factors[525] == pytest.approx((1 + FINAL_RATE) / 2, abs=1e-3)
     assert factors[999] == pytest.approx(FINAL_RATE, abs=1e-4)
+
+
+def test_depth_learns_slowly_at_first() -> None:
+    settings = FitConfig(steps=1000)
+    assert [depth_rate_factor(step, settings) for step in (0, 299, 300, 999)] == [EARLY_DEPTH_RATE] * 2 + [1.0] * 2
+
+
+def test_early_depth_moves_less(run_fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slowly = run_fit(folder=tmp_path / "slowly").depth
+    monkeypatch.setattr("omnimotion_core.optimization.loop.EARLY_DEPTH_RATE", 0.0)
+    still = run_fit(folder=tmp_path / "still").depth
+    monkeypatch.setattr("omnimotion_core.optimization.loop.EARLY_DEPTH_RATE", 1.0)
+    at_once = run_fit(folder=tmp_path / "at_once").depth
+    assert (slowly - still).abs().mean() < 0.7 * (at_once - still).abs().mean()
 
 
 @pytest.mark.parametrize(("num_frames", "steps"), [(1, 300), (60, 300), (61, 305), (240, 1200)])
