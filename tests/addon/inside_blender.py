@@ -286,7 +286,7 @@ def seeds_and_regions(clip: str, output: str, config: dict[str, Any]) -> Any:
     answers["objects"] = [one.name for one in shown.tracking.objects]
     camera = shown.tracking.objects["Camera"]
     shown.tracking.objects.active = camera
-    for name, frame, x, y in (("mine", 3, 0.3, 0.4), ("yours", 8, 0.6, 0.7)):
+    for name, frame, x, y in (("mine", 3, 0.3, 0.4), ("yours", 8, 0.2, 0.7)):
         track = camera.tracks.new(name=name, frame=frame)
         track.markers[0].co = (x, y)
         track.select = True

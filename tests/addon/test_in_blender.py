@@ -236,7 +236,7 @@ def test_masks_features_and_selected_tracks_are_what_is_tracked(
     assert got["objects"] == ["Camera"]
     assert set(got["seen"]) == {"mine", "yours"}
     np.testing.assert_allclose(got["seen"]["mine"]["3"], [0.3, 0.4], atol=2e-3)
-    np.testing.assert_allclose(got["seen"]["yours"]["8"], [0.6, 0.7], atol=2e-3)
+    np.testing.assert_allclose(got["seen"]["yours"]["8"], [0.2, 0.7], atol=2e-3)
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["clip"]["has_mask"]
     assert (manifest["clip"]["first_frame"], manifest["clip"]["frames"]) == (1002, 8)
