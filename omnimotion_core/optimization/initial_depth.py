@@ -63,17 +63,18 @@ def initial_depth(
 def median_along_colors(values: np.ndarray, pictures: np.ndarray) -> np.ndarray:
     """Maps (T, h, w) float32 of which each cell is the median of those around it that have its color.
 
-    Unlike a mean, it is the value of one of the surfaces that meet there, and none between them. Exact to
-    1 / ``BINS`` of the range of the values.
+    Unlike a mean, it is the value of one of the surfaces that meet there, and none between them. It is right to
+    within 1 / ``BINS`` of the range of the values.
 
     Args:
+        values: finite numbers.
         pictures: (T, 3, h, w) colors 0..1.
     Source: Zhang, Xu and Jia 2014, "100+ times faster weighted median filter", here with one histogram a cell.
     """
     low, high = float(values.min()), float(values.max())
     if high <= low:
         return values.copy()
-    bins = np.minimum((values - np.float32(low)) * np.float32(BINS / (high - low)), BINS - 1).astype(np.int32)
+    bins = ((values - np.float32(low)) * np.float32(BINS / (high - low))).astype(np.int32).clip(0, BINS - 1)
     medians = np.empty_like(values)
     _medians(bins, np.ascontiguousarray(pictures, np.float32), *_falloffs(), medians)
     return np.float32(low) + medians * np.float32((high - low) / BINS)
