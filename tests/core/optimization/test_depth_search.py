@@ -120,3 +120,12 @@ def test_the_same_seed_finds_the_same() -> None:
         field.depth[:, :, RIGHT : RIGHT + 3] = NEAR
         search(field, exact_matches())
     assert torch.equal(first.depth, second.depth)
+
+
+def test_what_is_hardly_better_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = moving_field()
+    field.depth[:, :, RIGHT : RIGHT + 3] = NEAR
+    before = field.depth.clone()
+    monkeypatch.setattr("omnimotion_core.optimization.depth_search.GAIN", 4.0)  # no cost is above 3
+    search(field, exact_matches())
+    assert torch.equal(field.depth, before)
