@@ -22,8 +22,8 @@ from omnimotion_core.flow.matching import (
     PairMatcher,
     compose_guesses,
     estimate,
+    follows,
     input_size,
-    settles,
 )
 from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap, stride_pairs
 from omnimotion_core.video.clip import Clip
@@ -82,8 +82,8 @@ class FlowBlocks:
         self.matcher = PairMatcher(self.bank, config)
         self.any_pair = estimator.pairs() is None
         self.batch = estimator.batch(size) if isinstance(estimator, LearnedEstimator) else 1  # pairs at once, on a GPU
-        self.settles = settles(estimator)
-        self.neighbors = frozenset(stride_pairs(clip.segments, (1,)) if self.settles else ())
+        self.follows = follows(estimator)
+        self.neighbors = frozenset(stride_pairs(clip.segments, (1,)) if self.follows else ())
         self.plain: dict[Pair, Both] = {}  # the estimator's own flow between neighbors, at matching size
         self.guesses: dict[Pair, Guess] = {}
         self.ready: dict[Pair, Block] = {}
@@ -136,15 +136,16 @@ class FlowBlocks:
     def _match(self, pair: Pair, direct: dict[Pair, Both], learned: dict[Pair, Both]) -> Block:
         """The matches of ``pair``; ``direct`` and ``learned`` hold the flow that was computed in batches."""
         own, composed = direct.get(pair) or self.plain.get(pair), self._composed(pair)
-        settled = composed if self.settles else None
-        if own is None and (settled is None or pair.gap >= SEARCH_FROM_GAP):
+        followed = composed if self.follows else None
+        if own is None and (followed is None or pair.gap >= SEARCH_FROM_GAP):
             own = self.matcher.around(pair, composed)
         power_of_two = pair.gap & (pair.gap - 1) == 0
         directions = self.matcher.match(
-            pair, direct=own, composed=settled, continued=self._continued(pair),
+            pair, direct=own, composed=followed, continued=self._continued(pair),
             by_homography=self.config.homographies and own is not None
             and (power_of_two or pair.gap not in self.config.gaps),
             learned=learned.get(pair) or (None if self.learned is None else self.learned.alone(pair)),
+            smooth=pair in self.neighbors,
         )  # fmt: skip
         if any(pair.gap < gap for gap in self.config.gaps):
             self.guesses[pair] = self.matcher.guess(directions)
@@ -208,7 +209,7 @@ class FlowBlocks:
         config = self.config
         rng = np.random.default_rng([self.seed, *frames])
         weight = match_weight(
-            there.cycle, there.appearance, self.matcher.structure(*frames, there.flow), there.unsettled,
+            there.cycle, there.appearance, self.matcher.structure(*frames, there.flow), there.moved,
             max_cycle=config.max_cycle_error_px, max_appearance=config.max_appearance_error,
         )  # fmt: skip
         hidden = np.zeros(weight.shape, bool)

@@ -14,7 +14,7 @@ from omnimotion_core.flow.loops import arrivals, color_differences, mean_color_d
 
 SURROUNDINGS_PX = 9  # side of the square in which small surroundings are looked at
 STRUCTURE_NOISE = 20.0  # variance in 8-bit levels, about which noise and grain tell nothing
-UNSETTLED_PX = 0.4  # working pixels: composed flow that moved by as much when it settled is worth a third
+MOVED_PX = 0.4  # working pixels: composed flow that was off by as much is worth a third
 STRUCTURE_RANGE = (0.4, 0.8)  # similarity: none of a match's worth is left below, all of it above
 EXPOSURE_STEP = 3  # pixels; the median difference of color is read from a coarser grid, since more change nothing
 
@@ -127,18 +127,18 @@ def local_mean(picture: np.ndarray) -> np.ndarray:
 
 
 def match_weight(
-    cycle: np.ndarray, appearance: np.ndarray, structure: np.ndarray, unsettled: np.ndarray, *, max_cycle: float,
+    cycle: np.ndarray, appearance: np.ndarray, structure: np.ndarray, moved: np.ndarray, *, max_cycle: float,
     max_appearance: float,
 ) -> np.ndarray:  # fmt: skip
     """How much a match is worth, 0..1: falls smoothly with both errors, and is 0 beyond either bound.
 
     At half of both bounds the weight is about 0.6. What has little structure in common is worth less, and so is flow
-    put together of steps that do not quite fit: what moves when it settles has drifted, and where the picture is soft
-    it drifts unseen.
+    put together of steps that do not quite fit: what moves when it is followed has drifted, and where the picture is
+    soft it drifts unseen.
     """
     low, high = STRUCTURE_RANGE
     weight = np.exp(-((cycle / max_cycle) ** 2) - (appearance / max_appearance) ** 2)
-    weight *= np.exp(-((unsettled / UNSETTLED_PX) ** 2))
+    weight *= np.exp(-((moved / MOVED_PX) ** 2))
     weight *= np.clip((structure - low) / (high - low), 0.0, 1.0)
     return np.where((cycle <= max_cycle) & (appearance <= max_appearance), weight, 0.0).astype(np.float32)
 

@@ -1,11 +1,13 @@
 """Flow of a pair of frames in both directions: several candidates, and at each pixel the one that proves best.
 
-Long motion is put together from the flow of the two halves of its distance and then *settled*: moved, without a search,
-to where the pictures agree best nearby. So it stays on the surface that the short steps followed, where a search can
-fall on the next period of a pattern. Flow searched for around the same start, and flow by way of the homography of
-matched features (a moving camera, a loop closure), replace it where it fails, and where they all but agree with it and
-prove better. Where a learned field is at hand it is a candidate of the first kind, with what the estimator makes of it.
-What proves better costs less: the sum of round-trip error and difference of color.
+Long motion is put together from the flow of the two halves of its distance and then *followed*: the second picture is
+laid over the first by it, and what is left is searched for. So things that turn or come nearer are compared upright,
+and the search stays on the surface that the short steps followed, where one from afar can fall on the next period of a
+pattern. Flow searched for around the same start, and flow by way of the homography of matched features (a moving
+camera, a loop closure), replace it where it fails, and where they all but agree with it and prove better. What a search
+leaves rough is *settled*: moved to where the pictures agree best nearby. Where a learned field is at hand it is a
+candidate of the first kind, with what the estimator makes of it. What proves better costs less: the sum of round-trip
+error and difference of color.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -29,12 +31,15 @@ from omnimotion_core.flow.consistency import (
     cycle_error,
     local_mean,
     resize_flow,
+    sample,
     structure_similarity,
+    targets,
 )
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.estimators.dis import DisFlow, settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography
 from omnimotion_core.flow.pairs import Pair
+from omnimotion_core.flow.smoothing import smooth_along_surfaces
 from omnimotion_core.video.clip import Clip
 
 MAX_ENLARGEMENT = 2.0
@@ -63,7 +68,7 @@ class Direction:
     flow: np.ndarray  # (h, w, 2) float32, working pixels
     cycle: np.ndarray  # (h, w) float32, round-trip error, working pixels
     appearance: np.ndarray  # (h, w) float32, CIELAB units
-    unsettled: np.ndarray  # (h, w) float32, by how many working pixels composed flow moved when it settled, nearby
+    moved: np.ndarray  # (h, w) float32, by how many working pixels composed flow moved when followed, nearby
 
     @property
     def cost(self) -> np.ndarray:
@@ -153,8 +158,8 @@ def memo_size(working: Size) -> Size:
     return max(round(working[0] * scale), 8), max(round(working[1] * scale), 8)
 
 
-def settles(estimator: Estimator) -> bool:
-    """Whether long motion is settled: for estimators that only compare pictures, which a network surpasses."""
+def follows(estimator: Estimator) -> bool:
+    """Whether long motion is followed: for estimators that only compare pictures, which a network surpasses."""
     return estimator.refines and estimator.pairs() is None and not isinstance(estimator, LearnedEstimator)
 
 
@@ -182,26 +187,28 @@ class PairMatcher:
         self.working_size = bank.clip.working_size
         estimator = bank.estimator  # DIS, where what it finds around a guess is settled here
         self._rough = estimator if isinstance(estimator, DisFlow) and estimator.is_fine(bank.matching_size) else None
+        self._coarse = isinstance(estimator, DisFlow) and not estimator.full_size
 
     def match(
         self, pair: Pair, *, direct: Both | None, composed: Both | None = None,
-        continued: Sequence[Both] = (), by_homography: bool, learned: Both | None = None,
+        continued: Sequence[Both] = (), by_homography: bool, learned: Both | None = None, smooth: bool = False,
     ) -> tuple[Direction, Direction]:  # fmt: skip
         """Flow of ``pair``, first to second and second to first.
 
         Args:
             direct: the estimator's own flow of the pair, as ``estimate`` gives it; None: not looked for, where
                 ``composed`` is given.
-            composed: flow of the pair's halves put together, at any size, to be settled.
+            composed: flow of the pair's halves put together, at any size, to be followed.
             continued: guesses at any size from how things move in the frames beside, to be settled.
             by_homography: whether the homography of matched features makes a candidate too where much has failed.
             learned: a learned field of the pair, at any size.
+            smooth: whether what is found is made smooth along surfaces.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
         searched = [] if direct is None else [self._judge(source, target, direct)]
         first, others = searched, []
         if composed is not None:
-            first, others = [self._settled(source, target, composed)], searched
+            first, others = [self._followed(source, target, composed)], searched
         others += [self._judge(source, target, self._settle(source, target, guess)) for guess in continued]
         if learned is not None:
             first += [self._judge(source, target, field) for field in (learned, self.around(pair, learned))]
@@ -211,7 +218,7 @@ class PairMatcher:
         if by_homography and self.bank.estimator.refines and _has_failed(best):
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
-        return best
+        return self._smoothed(source, target, best) if smooth else best
 
     def around(self, pair: Pair, guess: Both | None) -> Both:
         """The estimator's own flow of ``pair``, found around a guess of any size where there is one."""
@@ -239,15 +246,32 @@ class PairMatcher:
         """Composed flow as a first guess for the estimator, at matching size."""
         return None if composed is None else (self._enlarged(composed[0]), self._enlarged(composed[1]))
 
-    def _settled(self, source: Frame, target: Frame, composed: Both) -> tuple[Direction, Direction]:
-        """Composed flow where it settles, and by how much it moved."""
-        settled = self._settle(source, target, composed)
-        forward, backward = (
-            local_mean(np.linalg.norm(after - resize_flow(before, self.working_size), axis=-1))
-            for after, before in zip(settled, composed, strict=True)
+    def _followed(self, source: Frame, target: Frame, composed: Both) -> tuple[Direction, Direction]:
+        """Composed flow with what was left of the motion, and by how much that moved it."""
+        forward, backward = self._follow(source, target, composed[0]), self._follow(target, source, composed[1])
+        there, back = self._judge(source, target, (forward, backward))
+        return (
+            dataclasses.replace(there, moved=self._moved(composed[0], forward)),
+            dataclasses.replace(back, moved=self._moved(composed[1], backward)),
         )
-        there, back = self._judge(source, target, settled)
-        return dataclasses.replace(there, unsettled=forward), dataclasses.replace(back, unsettled=backward)
+
+    def _follow(self, source: Frame, target: Frame, composed: np.ndarray) -> np.ndarray:
+        if self._coarse:  # what is searched for to half size is no nearer than composed flow that is settled
+            return settle(source.luminance, target.luminance, resize_flow(composed, self.working_size))
+        refined = self._refined(source, target, self._enlarged(composed))
+        return smooth_along_surfaces(resize_flow(refined, self.working_size), source.lab)
+
+    def _moved(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        return local_mean(np.linalg.norm(after - resize_flow(before, self.working_size), axis=-1))
+
+    def _smoothed(
+        self, source: Frame, target: Frame, found: tuple[Direction, Direction]
+    ) -> tuple[Direction, Direction]:
+        there, back = found
+        return self._judge(source, target, (
+            smooth_along_surfaces(there.flow, source.lab, there.cost),
+            smooth_along_surfaces(back.flow, target.lab, back.cost),
+        ))  # fmt: skip
 
     def _settle(self, source: Frame, target: Frame, guess: Both) -> Both:
         forward, backward = (resize_flow(flow, self.working_size) for flow in guess)
@@ -256,25 +280,26 @@ class PairMatcher:
         )  # fmt: skip
 
     def _aligned(self, source: Frame, target: Frame) -> list[Both]:
-        """Flow by way of the homography: the residual motion is estimated after one picture is laid over the other."""
+        """Flow by way of the homography of the two pictures."""
         found = find_homography(source.features, target.features)
         if found is None:
             return []
         matrix, _ = found
         inverse = np.linalg.inv(matrix)
-        flow = self._residual(source, target, matrix, inverse), self._residual(target, source, inverse, matrix)
+        grid = pixel_grid(self.bank.matching_size)
+        flow = (
+            self._refined(source, target, (apply_homography(matrix, grid) - grid).astype(np.float32)),
+            self._refined(target, source, (apply_homography(inverse, grid) - grid).astype(np.float32)),
+        )
         return [flow if self._rough is None else self._settle(source, target, flow)]
 
-    def _residual(self, source: Frame, target: Frame, matrix: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-        """Flow from ``source`` to ``target``, which ``matrix`` relates (``inverse`` undoes it)."""
-        laid_over = cv2.warpPerspective(
-            target.picture, inverse, self.bank.matching_size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+    def _refined(self, source: Frame, target: Frame, flow: np.ndarray) -> np.ndarray:
+        """``flow`` at matching size, with what is found when the ``target`` is laid over the ``source`` by it."""
+        laid_over = sample(target.picture, targets(flow))
         estimator = self.bank.estimator
         find = estimator.flow if self._rough is None else self._rough.rough_flow
-        grid = pixel_grid(self.bank.matching_size)  # a first guess of no motion asks for the lighter search
-        residual = find(source.prepared, estimator.prepare(-1, laid_over), np.zeros_like(grid))
-        return apply_homography(matrix, grid + residual) - grid
+        nothing = np.zeros_like(flow)  # a first guess of no motion asks for the lighter search
+        return compose(find(source.prepared, estimator.prepare(-1, laid_over), nothing), flow)
 
     def _judge(self, source: Frame, target: Frame, flow: Both) -> tuple[Direction, Direction]:
         forward, backward = (resize_flow(way, self.working_size) for way in flow)
@@ -287,7 +312,7 @@ class PairMatcher:
         trusted = cycle <= self.config.max_cycle_error_px
         return Direction(
             flow=flow, cycle=cycle, appearance=appearance_error(source.lab, target.lab, flow, trusted),
-            unsettled=np.zeros(flow.shape[:2], np.float32),
+            moved=np.zeros(flow.shape[:2], np.float32),
         )  # fmt: skip
 
     def _enlarged(self, flow: np.ndarray) -> np.ndarray:
@@ -329,7 +354,7 @@ def _mended(first: Direction, second: Direction) -> Direction:
     same = np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX
     merged = _merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
     elsewhere = (cost >= FAILED_COST) & ~same
-    return dataclasses.replace(merged, unsettled=np.where(elsewhere, second.unsettled, first.unsettled))
+    return dataclasses.replace(merged, moved=np.where(elsewhere, second.moved, first.moved))
 
 
 def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
@@ -337,7 +362,7 @@ def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
         np.where(take[..., None], second.flow, first.flow),
         np.where(take, second.cycle, first.cycle),
         np.where(take, second.appearance, first.appearance),
-        np.where(take, second.unsettled, first.unsettled),
+        np.where(take, second.moved, first.moved),
     )
 
 

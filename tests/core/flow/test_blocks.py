@@ -49,16 +49,18 @@ def test_neighbors_and_those_beside_them_are_searched_within_a_shot(shot: Clip) 
         assert sorted(blocks.plain) == [Pair(1, 2), Pair(2, 3)]  # the next would lie across the cut
 
 
-def test_nothing_is_matched_twice(shot: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_matched_twice_and_neighbors_are_smoothed(shot: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     config = FlowConfig(long_side=128, gaps=(1, 2, 3, 4), keyframe_step=3)
     pairs, closures = stride_pairs(shot.segments, config.gaps), closure_candidates(shot.segments, 3, 4)
-    matched, searched = Counter[Pair](), Counter[Pair]()
+    matched, searched, smoothed = Counter[Pair](), Counter[Pair](), set[Pair]()
     with ThreadPoolExecutor(1) as pool:
         blocks = FlowBlocks(shot, config, DisFlow(), pool, 0)
         match, estimate = blocks.matcher.match, matching.estimate
 
         def counted_match(pair: Pair, **keywords: Any) -> tuple[Direction, Direction]:
             matched[pair] += 1
+            if keywords["smooth"]:
+                smoothed.add(pair)
             return match(pair, **keywords)
 
         def counted_estimate(bank: Any, some: list[Pair], initials: list[Both | None]) -> list[Both]:
@@ -73,6 +75,7 @@ def test_nothing_is_matched_twice(shot: Clip, monkeypatch: pytest.MonkeyPatch) -
         blocks.run(closures, lambda _: None)
     assert matched == Counter([*pairs, *closures])
     assert searched == Counter(stride_pairs(shot.segments, (1,)))
+    assert smoothed == set(searched)
 
 
 def test_features_are_looked_for_only_where_something_is_made_of_them(
@@ -109,7 +112,7 @@ def test_what_looks_alike_and_has_not_drifted_is_kept(make_clip: MakeClip) -> No
     none = np.zeros((64, 96), np.float32)
     drifted = none.copy()
     drifted[:32] = 6.0  # pixels
-    there = Direction(np.zeros((64, 96, 2), np.float32), cycle=none, appearance=none, unsettled=drifted)
+    there = Direction(np.zeros((64, 96, 2), np.float32), cycle=none, appearance=none, moved=drifted)
     x, y = blocks._sampled_direction((0, 1), there, there, (None, None))["source"].T
     kept = np.zeros((64, 96), bool)
     kept[y, x] = True

@@ -86,9 +86,9 @@ def test_weights_fall_from_one_to_zero_at_the_bounds() -> None:
     structure = np.array([[1, 0.8, 0.6, 0.4, -1]], np.float32)
     weight = match_weight(none, none, structure, none, max_cycle=1.0, max_appearance=12.0)[0]
     np.testing.assert_allclose(weight, [1, 1, 0.5, 0, 0], atol=1e-6)
-    unsettled = np.array([[0, 0.1, 0.2, 0.4, 0.8]], np.float32)
-    weight = match_weight(none, none, alike, unsettled, max_cycle=1.0, max_appearance=12.0)[0]
-    np.testing.assert_allclose(weight, np.exp(-((unsettled[0] / 0.4) ** 2)), atol=1e-6)
+    moved = np.array([[0, 0.1, 0.2, 0.4, 0.8]], np.float32)
+    weight = match_weight(none, none, alike, moved, max_cycle=1.0, max_appearance=12.0)[0]
+    np.testing.assert_allclose(weight, np.exp(-((moved[0] / 0.4) ** 2)), atol=1e-6)
 
 
 def test_structure_is_compared_as_a_loop_does() -> None:
