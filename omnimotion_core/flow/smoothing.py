@@ -6,6 +6,7 @@ step, and small and turning things altogether.
 """
 
 import cv2
+import numba
 import numpy as np
 
 from omnimotion_core.compilation import compiled
@@ -50,19 +51,7 @@ def smooth_along_surfaces(flow: np.ndarray, lab: np.ndarray, cost: np.ndarray | 
     return smooth
 
 
-@compiled
-def _fit(flow, lab, trust, varied, of_place, of_color, smooth):  # type: ignore[no-untyped-def]
-    """``smooth`` (h, w, 2) becomes the agreed flow wherever ``varied``."""
-    height, width = trust.shape
-    around = np.empty((5, of_place.size), np.float32)  # weight, flow and place of the pixels looked at
-    for row in range(height):
-        for column in range(width):
-            if varied[row, column]:
-                count = _gather(flow, lab, trust, of_place, of_color, row, column, around)
-                smooth[row, column, 0], smooth[row, column, 1] = _agreed(around[:, :count])
-
-
-@compiled
+@numba.njit(inline="always")
 def _gather(flow, lab, trust, of_place, of_color, row, column, around):  # type: ignore[no-untyped-def]
     """Fill ``around`` with the pixels of like color around one; how many there are."""
     height, width = trust.shape
@@ -88,7 +77,7 @@ def _gather(flow, lab, trust, of_place, of_color, row, column, around):  # type:
     return count
 
 
-@compiled
+@numba.njit(inline="always")
 def _agreed(around):  # type: ignore[no-untyped-def]
     """The flow, at the place (0, 0), of the affine motion that most of ``around`` (5, N) agree on."""
     weights, us, vs, xs, ys = around[0], around[1], around[2], around[3], around[4]
@@ -133,3 +122,15 @@ def _agreed(around):  # type: ignore[no-untyped-def]
         v_x, v_y = (xv * yy - yv * xy) / area, (yv * xx - xv * xy) / area
         u, v = mean_u - u_x * x - u_y * y, mean_v - v_x * x - v_y * y
     return u, v
+
+
+@compiled
+def _fit(flow, lab, trust, varied, of_place, of_color, smooth):  # type: ignore[no-untyped-def]
+    """``smooth`` (h, w, 2) becomes the agreed flow wherever ``varied``."""
+    height, width = trust.shape
+    around = np.empty((5, of_place.size), np.float32)  # weight, flow and place of the pixels looked at
+    for row in range(height):
+        for column in range(width):
+            if varied[row, column]:
+                count = _gather(flow, lab, trust, of_place, of_color, row, column, around)
+                smooth[row, column, 0], smooth[row, column, 1] = _agreed(around[:, :count])

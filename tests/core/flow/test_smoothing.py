@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -106,3 +111,20 @@ def plain(flow: np.ndarray, lab: np.ndarray, cost: np.ndarray, row: int, column:
         slope = np.linalg.solve(spread, (centered * counted[:, None]).T @ (found - mean_flow))
         motion = np.vstack([slope, mean_flow - mean_place @ slope])
     return np.asarray(motion[2])
+
+
+def test_the_process_that_compiles_finds_what_later_ones_find(tmp_path: Path) -> None:
+    program = (
+        "import hashlib, numpy as np\n"
+        "from omnimotion_core.flow.smoothing import smooth_along_surfaces\n"
+        "rng = np.random.default_rng(0)\n"
+        "flow, lab = rng.normal(0, 4, (48, 64, 2)), rng.uniform(0, 40, (48, 64, 3))\n"
+        "print(hashlib.sha256(smooth_along_surfaces(flow, lab).tobytes()).hexdigest())\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True, timeout=120)
+        for _ in range(2)
+    )
+    assert any(tmp_path.rglob("*.nbc"))
+    assert first.stdout == second.stdout
