@@ -14,3 +14,12 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written
         return numba.njit(nogil=True, fastmath=_FAST, error_model="numpy")(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """``function`` as a part of the compiled ones that use it.
+
+    A loop that called another compiled function would round otherwise in the process that compiles it than in those
+    that load it.
+    """
+    return numba.njit(inline="always")(function)

@@ -6,10 +6,9 @@ step, and small and turning things altogether.
 """
 
 import cv2
-import numba
 import numpy as np
 
-from omnimotion_core.compilation import compiled
+from omnimotion_core.compilation import compiled, inlined
 
 REACH, STEP = 6, 2  # pixels: how far around each is looked, and how far apart
 NEARBY = 4.0  # pixels: standard deviation of the weight by place
@@ -51,7 +50,7 @@ def smooth_along_surfaces(flow: np.ndarray, lab: np.ndarray, cost: np.ndarray | 
     return smooth
 
 
-@numba.njit(inline="always")
+@inlined
 def _gather(flow, lab, trust, of_place, of_color, row, column, around):  # type: ignore[no-untyped-def]
     """Fill ``around`` with the pixels of like color around one; how many there are."""
     height, width = trust.shape
@@ -77,7 +76,7 @@ def _gather(flow, lab, trust, of_place, of_color, row, column, around):  # type:
     return count
 
 
-@numba.njit(inline="always")
+@inlined
 def _agreed(around):  # type: ignore[no-untyped-def]
     """The flow, at the place (0, 0), of the affine motion that most of ``around`` (5, N) agree on."""
     weights, us, vs, xs, ys = around[0], around[1], around[2], around[3], around[4]
