@@ -49,7 +49,7 @@ ENTRANCES = {
     "av": {"video", "export.preview", "evaluation.footage"},  # the last two write movies
     "safetensors": {"model", "optimization"},
     "filelock": {"run", "batch.gpus", "publishing"},
-    "numba": {"compilation", "model", "optimization", "flow.loops"},
+    "numba": {"compilation"},
     "pyblish": {"publishing.runner", "publishing.actions"},
     "psutil": {"devices"},
     "rich": {"terminal", "batch.views"},

@@ -7,16 +7,15 @@ what stands there is read from flat arrays at unsigned positions.
 
 import math
 
-import numba
 import numpy as np
 
-from omnimotion_core.compilation import compiled
+from omnimotion_core.compilation import compiled, inlined
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _INDEX, _UNSIGNED = np.int32, np.uint64
 
 
-@numba.njit(inline="always")
+@inlined
 def _clamped(position, last):  # type: ignore[no-untyped-def]  # numba infers
     """The pixel before ``position`` and the rest, within a picture whose last pixel is ``last``.
 
@@ -28,7 +27,7 @@ def _clamped(position, last):  # type: ignore[no-untyped-def]  # numba infers
     return index, position - np.float32(index)
 
 
-@numba.njit(inline="always")
+@inlined
 def _find_places(flow, y, entry, across, down):  # type: ignore[no-untyped-def]
     """Where the pixels of row ``y`` go: the first of four pixels in reading order, and how far past it, (W,) each."""
     height, width = flow.shape[0], flow.shape[1]
@@ -39,7 +38,7 @@ def _find_places(flow, y, entry, across, down):  # type: ignore[no-untyped-def]
         entry[x] = row * width + column
 
 
-@numba.njit(inline="always")
+@inlined
 def _read(flat, first, step, line, across, down):  # type: ignore[no-untyped-def]
     """Between the entries at ``first``, a ``step`` after it, a ``line`` after it, and after both."""
     below = first + line
@@ -48,7 +47,7 @@ def _read(flat, first, step, line, across, down):  # type: ignore[no-untyped-def
     return upper + (lower - upper) * down
 
 
-@numba.njit(inline="always")
+@inlined
 def _outside(x, y, height, width):  # type: ignore[no-untyped-def]
     """Whether a position lies off the picture, its half-pixel border included, or is no number."""
     return not ((x >= -_HALF) & (y >= -_HALF) & (x <= np.float32(width) - _HALF) & (y <= np.float32(height) - _HALF))

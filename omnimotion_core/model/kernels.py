@@ -18,10 +18,9 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 
-from omnimotion_core.compilation import compiled
+from omnimotion_core.compilation import compiled, inlined
 
 LANES = 32  # points that go through a layer together
 PART = 65_536  # points that one thread takes at once
@@ -33,27 +32,27 @@ _STEP = np.float32(DEPTH_STEP)
 _INDEX, _UNSIGNED, _NEXT = np.int32, np.uint64, np.uint64(1)
 
 
-@numba.njit(inline="always")
+@inlined
 def transformed_axis(layer):  # type: ignore[no-untyped-def]  # numba infers
     """Which of x, y, z a layer transforms: z, x, y in turn, as ``invertible.AXES``."""
     turn = layer % 3
     return 2 if turn == 0 else turn - 1
 
 
-@numba.njit(inline="always")
+@inlined
 def layer_axes(layer):  # type: ignore[no-untyped-def]
     """The axis that a layer transforms, and the two that tell how: the columns' and the rows' of its table."""
     c = transformed_axis(layer)
     return c, (1 if c == 0 else 0), (1 if c == 2 else 2)
 
 
-@numba.njit(inline="always")
+@inlined
 def knot_scale(center, extent, last):  # type: ignore[no-untyped-def]
     """Factors and offsets (3,) from canonical coordinates to knots, the first at 0 and the last at ``last``."""
     return _HALF * last / extent, (_ONE - center / extent) * _HALF * last
 
 
-@numba.njit(inline="always")
+@inlined
 def knot_position(value, factor, offset, last):  # type: ignore[no-untyped-def]
     """Where ``value`` lies among the knots: the knot before it, the rest, and 1 (0 where it was clamped to the range).
 
@@ -68,14 +67,14 @@ def knot_position(value, factor, offset, last):  # type: ignore[no-untyped-def]
     return index, position - np.float32(index), free
 
 
-@numba.njit(inline="always")
+@inlined
 def tile_starts(frames, first, lanes, knots, starts):  # type: ignore[no-untyped-def]
     """Where the tiles of a layer begin in flat tables, for each of ``LANES`` points; those that are missing get 0."""
     for q in range(LANES):
         starts[q] = _INDEX(frames[first + q] * 2 * knots * knots) if q < lanes else _INDEX(0)
 
 
-@numba.njit(inline="always")
+@inlined
 def corners_at(flat, entry, knots, corners):  # type: ignore[no-untyped-def]
     """The four entries of raw scale, then of shift, of which the first lies at ``entry`` (LANES,): (8, LANES)."""
     side = _UNSIGNED(knots)
@@ -91,14 +90,14 @@ def corners_at(flat, entry, knots, corners):  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@numba.njit(inline="always")
+@inlined
 def between(corner, right, below, below_right, down, across):  # type: ignore[no-untyped-def]
     """The value between four entries."""
     upper, lower = corner + (right - corner) * across, below + (below_right - below) * across
     return upper + (lower - upper) * down
 
 
-@numba.njit(inline="always")
+@inlined
 def bilinear(table, row, column, down, across):  # type: ignore[no-untyped-def]
     """A table (h, w) between four entries."""
     upper = table[row, column] * (_ONE - across) + table[row, column + 1] * across
@@ -106,7 +105,7 @@ def bilinear(table, row, column, down, across):  # type: ignore[no-untyped-def]
     return upper * (_ONE - down) + lower * down
 
 
-@numba.njit(inline="always")
+@inlined
 def cell_position(pixel, cell, count):  # type: ignore[no-untyped-def]
     """Where ``pixel`` lies among ``count`` cells: the one before it, the rest, and 1 (0 where it was clamped)."""
     position = (pixel + _HALF) / cell - _HALF
@@ -119,7 +118,7 @@ def cell_position(pixel, cell, count):  # type: ignore[no-untyped-def]
     return index, position - np.float32(index), free
 
 
-@numba.njit(inline="always")
+@inlined
 def depth_position(depth, row, column, down, across, free_a, free_b):  # type: ignore[no-untyped-def]
     """Where a depth map (h, w) is read: between four cells, or at the nearest where two surfaces meet."""
     a, b = depth[row, column], depth[row, column + 1]
@@ -129,14 +128,14 @@ def depth_position(depth, row, column, down, across, free_a, free_b):  # type: i
     return down, across, free_a, free_b
 
 
-@numba.njit(inline="always")
+@inlined
 def _room():  # type: ignore[no-untyped-def]
     """What ``LANES`` points need while they go through the layers: points, corners, places, what lies between."""
     points, corners = np.zeros((3, LANES), np.float32), np.empty((8, LANES), np.float32)
     return points, corners, np.empty((2, LANES), np.int32), np.empty((4, LANES), np.float32)
 
 
-@numba.njit(inline="always")
+@inlined
 def _scales_and_shifts(  # type: ignore[no-untyped-def]
     flat, layer_start, starts, v, a, b, factors, offsets, knots, max_raw, entry, down, across, corners, scale, shift
 ):  # fmt: skip

@@ -8,12 +8,11 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from omnimotion_core.compilation import compiled
+from omnimotion_core.compilation import compiled, inlined
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.invertible import MAX_RAW
 from omnimotion_core.model.kernels import (
@@ -37,7 +36,7 @@ _UNSIGNED, _NEXT = np.uint64, np.uint64(1)
 _SOFTENING, _MAX_RAW = np.float32(SOFTENING_PX), np.float32(MAX_RAW)
 
 
-@numba.njit(inline="always")
+@inlined
 def _spread(table, row, column, down, across, value):  # type: ignore[no-untyped-def]
     """Add ``value`` to the four entries that ``bilinear`` reads, by their weights."""
     table[row, column] += value * (_ONE - across) * (_ONE - down)
@@ -46,7 +45,7 @@ def _spread(table, row, column, down, across, value):  # type: ignore[no-untyped
     table[row + 1, column + 1] += value * across * down
 
 
-@numba.njit(inline="always")
+@inlined
 def _slopes(table, row, column, down, across):  # type: ignore[no-untyped-def]
     """How ``bilinear`` changes with ``across`` and with ``down``."""
     along = (table[row, column + 1] - table[row, column]) * (_ONE - down)
@@ -56,7 +55,7 @@ def _slopes(table, row, column, down, across):  # type: ignore[no-untyped-def]
     return along, below
 
 
-@numba.njit(inline="always")
+@inlined
 def _spread_on_tile(tables, base, side, down, across, value):  # type: ignore[no-untyped-def]
     """Add ``value`` to the four entries of a flat table of which the first is ``base``, by their weights."""
     low = value * down
@@ -68,7 +67,7 @@ def _spread_on_tile(tables, base, side, down, across, value):  # type: ignore[no
     tables[below + _NEXT] += low_right
 
 
-@numba.njit(inline="always")
+@inlined
 def _value_and_slopes(corner, right, below, below_right, down, across):  # type: ignore[no-untyped-def]
     """The value between four entries, and how it changes with ``across`` and with ``down``."""
     to_right, to_below = right - corner, below - corner
@@ -77,7 +76,7 @@ def _value_and_slopes(corner, right, below, below_right, down, across):  # type:
     return corner + to_right * across + downwards * down, along, downwards
 
 
-@numba.njit(inline="always")
+@inlined
 def _cell_of(depth, pixel, cell, height, width):  # type: ignore[no-untyped-def]
     """Where a depth map (h, w) is read at a working pixel."""
     column, across, _ = cell_position(pixel[0], cell, width)

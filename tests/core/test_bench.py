@@ -78,7 +78,7 @@ class Counted:
 def test_the_arithmetic_of_a_match_is_what_the_loop_does(num_layers: int) -> None:
     def transformed_axis(layer: int) -> int:  # a pass over a layer begins
         Counted.known.clear()
-        axis: int = kernels.transformed_axis.py_func(layer)  # type: ignore[no-untyped-call]
+        axis: int = kernels.transformed_axis.py_func(layer)
         return axis
 
     def counted(values: Any) -> Any:
