@@ -25,7 +25,7 @@ from omnimotion_core.flow.matching import (
     follows,
     input_size,
 )
-from omnimotion_core.flow.pairs import Pair, choose_closures, split_gap, stride_pairs
+from omnimotion_core.flow.pairs import Pair, choose_closures, stride_pairs, ways_to_compose
 from omnimotion_core.video.clip import Clip
 
 BLOCK = 8  # first frames a block
@@ -93,7 +93,7 @@ class FlowBlocks:
         if max(pair.gap for pair in pairs) > max(self.config.gaps) and self.any_pair:
             pairs = self._closures(pairs)
         wanted = set(pairs)
-        needed = self._with_halves(pairs) if self.any_pair and self.matcher.bank.estimator.refines else wanted
+        needed = self._with_parts(pairs) if self.any_pair and self.matcher.bank.estimator.refines else wanted
         done = 0
         for gap in sorted({pair.gap for pair in needed}):
             level = sorted(pair for pair in needed if pair.gap == gap and not self._is_ready(pair, wanted))
@@ -115,23 +115,26 @@ class FlowBlocks:
     def _is_ready(self, pair: Pair, wanted: set[Pair]) -> bool:
         return pair in self.ready and (pair in self.guesses or pair in wanted)
 
-    def _with_halves(self, pairs: Iterable[Pair]) -> set[Pair]:
-        """``pairs`` and all whose flow is a first guess for one of them, directly or through others."""
+    def _with_parts(self, pairs: Iterable[Pair]) -> set[Pair]:
+        """``pairs`` and all whose flow is part of a first guess for one of them, directly or through others."""
         needed: set[Pair] = set()
         waiting = list(pairs)
         while waiting:
             pair = waiting.pop()
             if pair not in needed:
                 needed.add(pair)
-                waiting += self._halves(pair) or ()
+                waiting += itertools.chain.from_iterable(self._ways(pair))
         return needed
 
-    def _halves(self, pair: Pair) -> tuple[Pair, Pair] | None:
-        """Of whose flow that of ``pair`` is composed; None for neighbors and for loop closures, which are searched."""
-        middle = split_gap(pair.gap, self.config.gaps)
-        if middle is None or pair.gap > max(self.config.gaps):
-            return None
-        return Pair(pair.first, pair.first + middle), Pair(pair.first + middle, pair.second)
+    def _ways(self, pair: Pair) -> list[tuple[Pair, Pair]]:
+        """Of whose flow that of ``pair`` can be composed; none for neighbors and for loop closures, which are searched.
+
+        What is hidden in one middle frame, or was lost on the way to it, is often right by way of another.
+        """
+        if pair.gap > max(self.config.gaps):
+            return []
+        middles = (pair.first + distance for distance in ways_to_compose(pair.gap, self.config.gaps))
+        return [(Pair(pair.first, middle), Pair(middle, pair.second)) for middle in middles]
 
     def _match(self, pair: Pair, direct: dict[Pair, Both], learned: dict[Pair, Both]) -> Block:
         """The matches of ``pair``; ``direct`` and ``learned`` hold the flow that was computed in batches."""
@@ -186,11 +189,12 @@ class FlowBlocks:
         return dict(zip(level, itertools.chain.from_iterable(flows), strict=True))
 
     def _composed(self, pair: Pair) -> Both | None:
-        """The flow of the two halves of the pair's distance put together, where that was kept."""
-        halves = self._halves(pair) if self.any_pair else None
-        if halves is None or not all(half in self.guesses for half in halves) or not self.bank.estimator.refines:
+        """The flow of two parts of the pair's distance put together, where it was kept: at each pixel by way of the
+        middle frame that proves best."""
+        if not self.any_pair or not self.bank.estimator.refines:
             return None
-        return compose_guesses(self.guesses[halves[0]], self.guesses[halves[1]])
+        kept = [way for way in self._ways(pair) if all(part in self.guesses for part in way)]
+        return self.matcher.best_of(pair, [compose_guesses(self.guesses[a], self.guesses[b]) for a, b in kept])
 
     def _sampled(self, pair: Pair, directions: tuple[Direction, Direction]) -> Block:
         """The matches of both directions that are kept."""

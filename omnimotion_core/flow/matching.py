@@ -1,13 +1,13 @@
 """Flow of a pair of frames in both directions: several candidates, and at each pixel the one that proves best.
 
-Long motion is put together from the flow of the two halves of its distance and then *followed*: the second picture is
-laid over the first by it, and what is left is searched for. So things that turn or come nearer are compared upright,
-and the search stays on the surface that the short steps followed, where one from afar can fall on the next period of a
-pattern. Flow searched for around the same start, and flow by way of the homography of matched features (a moving
-camera, a loop closure), replace it where it fails, and where they all but agree with it and prove better. What a search
-leaves rough is *settled*: moved to where the pictures agree best nearby. Where a learned field is at hand it is a
-candidate of the first kind, with what the estimator makes of it. What proves better costs less: the sum of round-trip
-error and difference of color.
+Long motion is put together from the flow of two parts of its distance, at each pixel by way of the middle frame that
+proves best, and then *followed*: the second picture is laid over the first by it, and what is left is searched for. So
+things that turn or come nearer are compared upright, and the search stays on the surface that the short steps followed,
+where one from afar can fall on the next period of a pattern. Flow searched for around the same start, and flow by way
+of the homography of matched features (a moving camera, a loop closure), replace it where it fails, and where they all
+but agree with it and prove better. What a search leaves rough is *settled*: moved to where the pictures agree best
+nearby. Where a learned field is at hand it is a candidate of the first kind, with what the estimator makes of it. What
+proves better costs less: the sum of round-trip error and difference of color.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -198,7 +198,7 @@ class PairMatcher:
         Args:
             direct: the estimator's own flow of the pair, as ``estimate`` gives it; None: not looked for, where
                 ``composed`` is given.
-            composed: flow of the pair's halves put together, at any size, to be followed.
+            composed: flow of two parts of the pair's distance put together, at any size, to be followed.
             continued: guesses at any size from how things move in the frames beside, to be settled.
             by_homography: whether the homography of matched features makes a candidate too where much has failed.
             learned: a learned field of the pair, at any size.
@@ -231,6 +231,14 @@ class PairMatcher:
             self._rough.rough_flow(target.prepared, source.prepared, backward),
         )
         return self._settle(source, target, found)
+
+    def best_of(self, pair: Pair, guesses: Sequence[Both]) -> Both | None:
+        """At each pixel that of the ``guesses``, of any size, which proves best; None where there are none."""
+        if len(guesses) <= 1:
+            return guesses[0] if guesses else None
+        source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
+        forward, backward = _best([self._judge(source, target, guess) for guess in guesses])
+        return forward.flow, backward.flow
 
     def structure(self, i: int, j: int, flow: np.ndarray) -> np.ndarray:
         """How alike the surroundings of both ends of each match from frame i to j are: ``structure_similarity``."""
@@ -367,7 +375,7 @@ def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
 
 
 def compose_guesses(first: Guess, second: Guess) -> Both:
-    """Flow of a pair of frames, both directions, from that of the halves of its distance, at memo size."""
+    """Flow of a pair of frames, both directions, from that of two parts of its distance, at memo size."""
     return (
         compose(first.forward.astype(np.float32), second.forward.astype(np.float32)),
         compose(second.backward.astype(np.float32), first.backward.astype(np.float32)),

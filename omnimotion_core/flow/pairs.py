@@ -31,13 +31,13 @@ def stride_pairs(segments: Sequence[range], gaps: Sequence[int]) -> list[Pair]:
     ]  # fmt: skip
 
 
-def split_gap(gap: int, gaps: Sequence[int]) -> int | None:
-    """The distance m of the middle frame over which flow of ``gap`` is composed: both m and gap - m are matched.
+def ways_to_compose(gap: int, gaps: Sequence[int]) -> list[int]:
+    """The distances m of the middle frames over which flow of ``gap`` can be composed: both m and gap - m are matched.
 
-    The largest such m, so that few steps are composed; None where there is none.
+    The largest m, which composes fewest steps, comes first; there is none between neighbors.
     """
     known = set(gaps)
-    return max((m for m in known if m < gap and gap - m in known), default=None)
+    return sorted((m for m in known if m < gap and gap - m in known), reverse=True)
 
 
 def closure_candidates(segments: Sequence[range], step: int, max_gap: int) -> list[Pair]:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from omnimotion_core.config import FlowConfig
+from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow import blocks as module
 from omnimotion_core.flow import homography, matching
 from omnimotion_core.flow.blocks import FlowBlocks
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.homography import Features
 from omnimotion_core.flow.matching import Both, Direction
-from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs
+from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs, ways_to_compose
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip
 
@@ -76,6 +77,38 @@ def test_nothing_is_matched_twice_and_neighbors_are_smoothed(shot: Clip, monkeyp
     assert matched == Counter([*pairs, *closures])
     assert searched == Counter(stride_pairs(shot.segments, (1,)))
     assert smoothed == set(searched)
+
+
+def test_a_middle_frame_in_which_things_are_hidden_is_gone_around(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar stands before the left half in frame 3 alone, the middle of the way that composes fewest steps."""
+    y, x = np.mgrid[:96, :160].astype(np.float32)
+    picture = Scene.make(2, (240, 96), seed=3).render(0)
+    frames = [cv2.remap(picture, x + 70 - 4 * t, y, cv2.INTER_CUBIC) for t in range(5)]
+    frames[3][:, :80] = 90
+    clip = make_clip(frames)
+
+    config = FlowConfig(long_side=160, keyframe_step=0, homographies=False, gaps=(1, 2, 3, 4))
+
+    def share_right() -> float:
+        composed: dict[Pair, Both] = {}
+        with ThreadPoolExecutor(1) as pool:
+            blocks = FlowBlocks(clip, config, DisFlow(), pool, 0)
+            match = blocks.matcher.match
+
+            def kept_match(pair: Pair, **keywords: Any) -> tuple[Direction, Direction]:
+                composed[pair] = keywords["composed"]
+                return match(pair, **keywords)
+
+            monkeypatch.setattr(blocks.matcher, "match", kept_match)
+            blocks.run([Pair(0, gap) for gap in config.gaps], lambda _: None)
+        miss = np.linalg.norm(composed[Pair(0, 4)][0] - [16, 0], axis=-1)
+        return float((miss[16:-16, 8:60] < 1).mean())
+
+    assert share_right() > 0.9
+    monkeypatch.setattr(module, "ways_to_compose", lambda gap, gaps: ways_to_compose(gap, gaps)[:1])
+    assert share_right() < 0.5
 
 
 def test_features_are_looked_for_only_where_something_is_made_of_them(

@@ -106,6 +106,20 @@ def test_composed_flow_tells_how_far_it_moved_when_followed(shot: Clip, scene: S
     assert back.moved.shape == (96, 128)
 
 
+def test_long_motion_goes_by_way_of_the_frame_that_proves_best_at_each_pixel(shot: Clip, scene: Scene) -> None:
+    matcher = PairMatcher(bank_of(shot), FlowConfig())
+    exact, visible = scene.flow(2, 8)
+    back = scene.flow(8, 2)[0]
+    lost_left, lost_right = exact.copy(), exact.copy()
+    lost_left[:, :64] += 9
+    lost_right[:, 64:] -= 9
+    found = matcher.best_of(Pair(2, 8), [(lost_left, back), (lost_right, back)])
+    assert found is not None
+    assert (np.linalg.norm(found[0] - exact, axis=-1)[visible] < 1).mean() > 0.97
+    assert matcher.best_of(Pair(2, 8), []) is None
+    assert matcher.best_of(Pair(2, 8), [(lost_left, back)]) == (lost_left, back)
+
+
 def turned(degrees: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A picture, the same turned about its middle, and the exact flow from the first to the second."""
     first = Scene.make(2, (160, 160), seed=5).render(0)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from omnimotion_core.config import FlowConfig
-from omnimotion_core.flow.pairs import Pair, choose_closures, closure_candidates, split_gap, stride_pairs
+from omnimotion_core.flow.pairs import Pair, choose_closures, closure_candidates, stride_pairs, ways_to_compose
 
 GAPS = FlowConfig().gaps
 
@@ -25,12 +25,12 @@ def test_pairs_grow_as_frames_times_their_logarithm(frames: int) -> None:
     assert len(stride_pairs([range(frames)], GAPS)) <= frames * 2 * math.log2(frames)
 
 
-def test_every_default_distance_is_composed_of_two_smaller_ones() -> None:
-    assert split_gap(1, GAPS) is None
+def test_every_default_distance_is_composed_in_all_ways_of_two_smaller_ones() -> None:
+    assert ways_to_compose(1, GAPS) == []
+    assert ways_to_compose(4, GAPS) == [3, 2, 1]
+    assert ways_to_compose(24, GAPS) == [16, 12, 8]
     for gap in GAPS[1:]:
-        middle = split_gap(gap, GAPS)
-        assert middle in GAPS
-        assert gap - middle in GAPS
+        assert ways_to_compose(gap, GAPS) == [m for m in range(gap - 1, 0, -1) if m in GAPS and gap - m in GAPS] != []
 
 
 def test_closures_join_keyframes_beyond_the_largest_gap() -> None:
