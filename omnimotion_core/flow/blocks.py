@@ -16,6 +16,7 @@ from omnimotion_core.flow.homography import find_homography
 from omnimotion_core.flow.learned import LearnedFields
 from omnimotion_core.flow.matching import (
     Both,
+    Composed,
     Direction,
     FrameBank,
     Guess,
@@ -141,7 +142,7 @@ class FlowBlocks:
         own, composed = direct.get(pair) or self.plain.get(pair), self._composed(pair)
         followed = composed if self.follows else None
         if own is None and (followed is None or pair.gap >= SEARCH_FROM_GAP):
-            own = self.matcher.around(pair, composed)
+            own = self.matcher.around(pair, flow_of(composed))
         power_of_two = pair.gap & (pair.gap - 1) == 0
         directions = self.matcher.match(
             pair, direct=own, composed=followed, continued=self._continued(pair),
@@ -184,17 +185,17 @@ class FlowBlocks:
             return {}
         groups = [level[start : start + self.batch] for start in range(0, len(level), self.batch)]
         flows = [
-            estimate(self.bank, group, [self.matcher.start(self._composed(pair)) for pair in group]) for group in groups
+            estimate(self.bank, group, [self.matcher.start(flow_of(self._composed(pair))) for pair in group])
+            for group in groups
         ]
         return dict(zip(level, itertools.chain.from_iterable(flows), strict=True))
 
-    def _composed(self, pair: Pair) -> Both | None:
-        """The flow of two parts of the pair's distance put together, where it was kept: at each pixel by way of the
-        middle frame that proves best."""
+    def _composed(self, pair: Pair) -> Composed | None:
+        """The flow of parts of the pair's distance put together, where it was kept."""
         if not self.any_pair or not self.bank.estimator.refines:
             return None
         kept = [way for way in self._ways(pair) if all(part in self.guesses for part in way)]
-        return self.matcher.best_of(pair, [compose_guesses(self.guesses[a], self.guesses[b]) for a, b in kept])
+        return self.matcher.composed(pair, [compose_guesses(self.guesses[a], self.guesses[b]) for a, b in kept])
 
     def _sampled(self, pair: Pair, directions: tuple[Direction, Direction]) -> Block:
         """The matches of both directions that are kept."""
@@ -245,6 +246,11 @@ class FlowBlocks:
 
         scores = dict(zip(candidates, self.pool.map(score, candidates), strict=True))
         return choose_closures(scores, CLOSURE_MIN_INLIERS, self.config.max_closures_per_keyframe)
+
+
+def flow_of(composed: Composed | None) -> Both | None:
+    """The flow to start from."""
+    return None if composed is None else composed.flow
 
 
 def choose_pixels(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -166,6 +166,14 @@ def follows(estimator: Estimator) -> bool:
 Both = tuple[np.ndarray, np.ndarray]  # a pair's flow, first to second and second to first
 
 
+@dataclass(frozen=True, eq=False)
+class Composed:
+    """Flow of a pair of frames put together from that of parts of its distance."""
+
+    flow: Both  # at each pixel by way of the middle frame that proves best
+    plain: Both  # by way of the first one, where that has not failed: what was chosen for how it proves hides its drift
+
+
 def estimate(bank: FrameBank, pairs: Sequence[Pair], initials: Sequence[Both | None]) -> list[Both]:
     """The estimator's own flow of each pair, at the bank's size, from first guesses where there are any."""
     estimator = bank.estimator
@@ -190,7 +198,7 @@ class PairMatcher:
         self._coarse = isinstance(estimator, DisFlow) and not estimator.full_size
 
     def match(
-        self, pair: Pair, *, direct: Both | None, composed: Both | None = None,
+        self, pair: Pair, *, direct: Both | None, composed: Composed | None = None,
         continued: Sequence[Both] = (), by_homography: bool, learned: Both | None = None, smooth: bool = False,
     ) -> tuple[Direction, Direction]:  # fmt: skip
         """Flow of ``pair``, first to second and second to first.
@@ -198,7 +206,7 @@ class PairMatcher:
         Args:
             direct: the estimator's own flow of the pair, as ``estimate`` gives it; None: not looked for, where
                 ``composed`` is given.
-            composed: flow of two parts of the pair's distance put together, at any size, to be followed.
+            composed: flow of two parts of the pair's distance put together, to be followed.
             continued: guesses at any size from how things move in the frames beside, to be settled.
             by_homography: whether the homography of matched features makes a candidate too where much has failed.
             learned: a learned field of the pair, at any size.
@@ -232,13 +240,15 @@ class PairMatcher:
         )
         return self._settle(source, target, found)
 
-    def best_of(self, pair: Pair, guesses: Sequence[Both]) -> Both | None:
-        """At each pixel that of the ``guesses``, of any size, which proves best; None where there are none."""
-        if len(guesses) <= 1:
-            return guesses[0] if guesses else None
+    def composed(self, pair: Pair, ways: Sequence[Both]) -> Composed | None:
+        """Flow of ``pair``, at any size, composed by way of several frames; None where there is none."""
+        if len(ways) <= 1:
+            return Composed(ways[0], ways[0]) if ways else None
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
-        forward, backward = _best([self._judge(source, target, guess) for guess in guesses])
-        return forward.flow, backward.flow
+        first, *others = (self._judge(source, target, way) for way in ways)
+        best = _best([first, *others])
+        plain = [_merged(way, chosen, way.cost >= FAILED_COST).flow for way, chosen in zip(first, best, strict=True)]
+        return Composed((best[0].flow, best[1].flow), (plain[0], plain[1]))
 
     def structure(self, i: int, j: int, flow: np.ndarray) -> np.ndarray:
         """How alike the surroundings of both ends of each match from frame i to j are: ``structure_similarity``."""
@@ -254,13 +264,14 @@ class PairMatcher:
         """Composed flow as a first guess for the estimator, at matching size."""
         return None if composed is None else (self._enlarged(composed[0]), self._enlarged(composed[1]))
 
-    def _followed(self, source: Frame, target: Frame, composed: Both) -> tuple[Direction, Direction]:
-        """Composed flow with what was left of the motion, and by how much that moved it."""
-        forward, backward = self._follow(source, target, composed[0]), self._follow(target, source, composed[1])
+    def _followed(self, source: Frame, target: Frame, composed: Composed) -> tuple[Direction, Direction]:
+        """Composed flow with what was left of the motion, and how far that is from where plain steps led."""
+        flow, plain = composed.flow, composed.plain
+        forward, backward = self._follow(source, target, flow[0]), self._follow(target, source, flow[1])
         there, back = self._judge(source, target, (forward, backward))
         return (
-            dataclasses.replace(there, moved=self._moved(composed[0], forward)),
-            dataclasses.replace(back, moved=self._moved(composed[1], backward)),
+            dataclasses.replace(there, moved=self._moved(plain[0], forward)),
+            dataclasses.replace(back, moved=self._moved(plain[1], backward)),
         )
 
     def _follow(self, source: Frame, target: Frame, composed: np.ndarray) -> np.ndarray:

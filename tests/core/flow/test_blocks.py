@@ -14,7 +14,7 @@ from omnimotion_core.flow import homography, matching
 from omnimotion_core.flow.blocks import FlowBlocks
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.homography import Features
-from omnimotion_core.flow.matching import Both, Direction
+from omnimotion_core.flow.matching import Both, Composed, Direction
 from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs, ways_to_compose
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip
@@ -92,7 +92,7 @@ def test_a_middle_frame_in_which_things_are_hidden_is_gone_around(
     config = FlowConfig(long_side=160, keyframe_step=0, homographies=False, gaps=(1, 2, 3, 4))
 
     def share_right() -> float:
-        composed: dict[Pair, Both] = {}
+        composed: dict[Pair, Composed] = {}
         with ThreadPoolExecutor(1) as pool:
             blocks = FlowBlocks(clip, config, DisFlow(), pool, 0)
             match = blocks.matcher.match
@@ -103,7 +103,7 @@ def test_a_middle_frame_in_which_things_are_hidden_is_gone_around(
 
             monkeypatch.setattr(blocks.matcher, "match", kept_match)
             blocks.run([Pair(0, gap) for gap in config.gaps], lambda _: None)
-        miss = np.linalg.norm(composed[Pair(0, 4)][0] - [16, 0], axis=-1)
+        miss = np.linalg.norm(composed[Pair(0, 4)].flow[0] - [16, 0], axis=-1)
         return float((miss[16:-16, 8:60] < 1).mean())
 
     assert share_right() > 0.9
