@@ -144,6 +144,21 @@ def test_drift_is_told_of_the_first_way_and_not_of_the_one_that_was_chosen(shot:
     assert np.median(there.moved[trusted]) > 0.6
 
 
+def test_what_was_found_elsewhere_tells_nothing_of_the_drift_around_it(shot: Clip, scene: Scene) -> None:
+    matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
+    exact, back = scene.flow(2, 4)[0], scene.flow(4, 2)[0]
+    patched = exact.copy()
+    patched[40:43, 60:63] += 30
+
+    def moved(flow: np.ndarray) -> np.ndarray:
+        composed = Composed((exact, back), (flow, back))
+        return matcher.match(Pair(2, 4), direct=None, composed=composed, by_homography=False)[0].moved
+
+    more = moved(patched) - moved(exact)
+    assert 0.05 < more[38:45, 58:65].mean() < 9 / 81 + 0.01
+    assert np.abs(more[:30]).max() == 0
+
+
 def turned(degrees: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A picture, the same turned about its middle, and the exact flow from the first to the second."""
     first = Scene.make(2, (160, 160), seed=5).render(0)
@@ -158,7 +173,7 @@ def test_what_has_turned_is_followed_to_a_fraction_of_a_pixel(make_clip: MakeCli
     first, second, exact = turned(35)
     clip = make_clip([first, second])
     back = turned(-35)[2]
-    drift = np.array([1.2, -0.8], np.float32)
+    drift = np.array([0.6, -0.4], np.float32)
     composed = exact + drift, back - drift
 
     def misses(dis: DisFlow) -> tuple[float, float]:
