@@ -47,7 +47,7 @@ MEMO_LONG_SIDE = 432  # pixels; first guesses need no more, since DIS refines fr
 APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs as much as
 FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
 MUCH_FAILED = 0.2  # of the pixels of a picture; where fewer have lost their surface, homographies mend nothing
-MOST_MOVED_PX = 1.0  # what moved by more found another place, and tells nothing of the drift of what lies around
+MOST_MOVED_PX = 1.0  # of a frame of 256; what moved by more found another place, and tells no more of those around it
 SAME_MATCH_PX = 1.0  # candidates nearer to each other than this found the same place
 
 
@@ -283,7 +283,7 @@ class PairMatcher:
 
     def _moved(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         miss = np.linalg.norm(after - resize_flow(before, self.working_size), axis=-1)
-        return local_mean(np.minimum(miss, MOST_MOVED_PX))
+        return local_mean(np.minimum(miss, MOST_MOVED_PX * max(self.working_size) / 256))
 
     def _smoothed(
         self, source: Frame, target: Frame, found: tuple[Direction, Direction]

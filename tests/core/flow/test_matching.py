@@ -134,14 +134,14 @@ def test_long_motion_goes_by_way_of_the_frame_that_proves_best_at_each_pixel(sho
 def test_drift_is_told_of_the_first_way_and_not_of_the_one_that_was_chosen(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, back = scene.flow(2, 8)[0], scene.flow(8, 2)[0]
-    drift = np.array([0.8, 0], np.float32)
+    drift = np.array([0.4, 0], np.float32)
     composed = matcher.composed(Pair(2, 8), [(exact + drift, back - drift), (exact, back)])
     assert composed is not None
     inner = np.s_[16:-16, 16:-16]
     assert (np.abs(composed.flow[0] - exact).max(axis=-1)[inner] < 0.1).mean() > 0.6
     there, _ = matcher.match(Pair(2, 8), direct=None, composed=composed, by_homography=False)
     trusted = (there.cycle < 1) & (there.appearance < 12)
-    assert np.median(there.moved[trusted]) > 0.6
+    assert np.median(there.moved[trusted]) > 0.3
 
 
 def test_what_was_found_elsewhere_tells_nothing_of_the_drift_around_it(shot: Clip, scene: Scene) -> None:
@@ -155,7 +155,7 @@ def test_what_was_found_elsewhere_tells_nothing_of_the_drift_around_it(shot: Cli
         return matcher.match(Pair(2, 4), direct=None, composed=composed, by_homography=False)[0].moved
 
     more = moved(patched) - moved(exact)
-    assert 0.05 < more[38:45, 58:65].mean() < 9 / 81 + 0.01
+    assert 0.02 < more[38:45, 58:65].mean() < 0.5 * 9 / 81 + 0.01
     assert np.abs(more[:30]).max() == 0
 
 
@@ -173,7 +173,7 @@ def test_what_has_turned_is_followed_to_a_fraction_of_a_pixel(make_clip: MakeCli
     first, second, exact = turned(35)
     clip = make_clip([first, second])
     back = turned(-35)[2]
-    drift = np.array([0.6, -0.4], np.float32)
+    drift = np.array([0.4, -0.3], np.float32)
     composed = exact + drift, back - drift
 
     def misses(dis: DisFlow) -> tuple[float, float]:
@@ -186,7 +186,7 @@ def test_what_has_turned_is_followed_to_a_fraction_of_a_pixel(make_clip: MakeCli
 
     miss, moved = misses(DisFlow())
     assert miss < 0.15
-    assert abs(moved - np.hypot(*drift)) < 0.2
+    assert abs(moved - np.hypot(*drift)) < 0.1
     assert misses(DisFlow(full_size=False))[0] > 2 * miss
 
 
