@@ -139,7 +139,8 @@ class FlowBlocks:
 
     def _match(self, pair: Pair, direct: dict[Pair, Both], learned: dict[Pair, Both]) -> Block:
         """The matches of ``pair``; ``direct`` and ``learned`` hold the flow that was computed in batches."""
-        own, composed = direct.get(pair) or self.plain.get(pair), self._composed(pair)
+        own = direct.get(pair) or self.plain.get(pair)
+        composed = self._composed(pair) if own is None or self.follows else None
         followed = composed if self.follows else None
         if own is None and (followed is None or pair.gap >= SEARCH_FROM_GAP):
             own = self.matcher.around(pair, flow_of(composed))
