@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,6 +32,21 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.pair)
+
+    def rows_of(self, pair: int) -> np.ndarray:
+        """The matches (M,) of one row of ``pairs``, in the order in which they are kept."""
+        order, starts = self._by_pair
+        rows = np.arange(starts[pair], starts[pair + 1])
+        return rows if order is None else order[rows]
+
+    @cached_property
+    def _by_pair(self) -> tuple[np.ndarray | None, np.ndarray]:
+        """An order in which the matches of each pair lie together, None where they do, and where each pair begins."""
+        order, pair = None, self.pair
+        if (pair[1:] < pair[:-1]).any():
+            order = np.argsort(pair, kind="stable")
+            pair = pair[order]
+        return order, np.searchsorted(pair, np.arange(len(self.pairs) + 1, dtype=pair.dtype))
 
 
 def join(parts: Sequence[Block]) -> Block:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omnimotion_core.coordinates import pixel_to_normalized
 from omnimotion_core.model.field import Field
-from omnimotion_core.optimization.sampling import Batch, MatchSampler
+from omnimotion_core.optimization.sampling import Batch, MatchSampler, random_order
 
 RADII = (2, 7)  # cells: how far around it a cell looks for the nearest and the farthest depth
 MAX_GAP = 8  # frames: matches over more are not asked, since where they are wrong tells of motion more than of depth
@@ -69,10 +69,10 @@ def _asked(field: Field, sampler: MatchSampler, open_cells: Tensor, generator: t
     for start in range(0, len(sampler), CHUNK):
         batch = sampler.take(slice(start, start + CHUNK))
         near = (batch.frames_to - batch.frames_from).abs() <= MAX_GAP
-        found.append(start + torch.nonzero(near & open_cells[_cells_of(field, batch)])[:, 0])
+        found.append((start + torch.nonzero(near & open_cells[_cells_of(field, batch)])[:, 0]).int())
     rows = torch.cat(found)
     if len(rows) > MAX_MATCHES:
-        rows = rows[torch.randperm(len(rows), generator=generator)[:MAX_MATCHES].sort().values.to(rows.device)]
+        rows = rows[random_order(len(rows), generator)[:MAX_MATCHES].sort().values.to(rows.device)]
     return rows
 
 

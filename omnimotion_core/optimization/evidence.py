@@ -8,7 +8,7 @@ from torch import Tensor
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import EVIDENCE_CELL_PX, Motion
-from omnimotion_core.optimization.sampling import MatchSampler
+from omnimotion_core.optimization.sampling import MatchSampler, random_order
 from omnimotion_core.video.clip import Clip
 
 MAX_MATCHES = 1_000_000  # looked at; more change nothing
@@ -51,7 +51,7 @@ def map_evidence(
     device = field.device
     sampler = MatchSampler(correspondences, device)
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(sampler), generator=generator)[:max_matches].to(device)
+    chosen = random_order(len(sampler), generator)[:max_matches].clone().to(device)
     prepared = field.prepare()
     total = torch.zeros_like(field.residual_map).flatten()
     count = torch.zeros_like(total)
@@ -99,14 +99,14 @@ def _exposures(colors: np.ndarray, cell: int, correspondences: Correspondences) 
     steps = np.zeros((len(colors), 3), np.float32)
     limit = np.array(colors.shape[2:0:-1]) - 1
     neighbors = np.flatnonzero(correspondences.pairs[:, 1] == correspondences.pairs[:, 0] + 1)
-    for row in neighbors:
+    for row in neighbors.tolist():
         i, j = correspondences.pairs[row]
-        members = correspondences.pair == row
+        members = correspondences.rows_of(row)
         (x_from, y_from), (x_to, y_to) = (
             np.clip(ends[members] / cell, 0, limit).astype(int).T
             for ends in (correspondences.source, correspondences.target)
         )
-        if members.any():
+        if len(members) > 0:
             steps[j] = np.median(colors[j, y_to, x_to] - colors[i, y_from, x_from], axis=0)
     exposures: np.ndarray = np.cumsum(steps, axis=0)
     return exposures

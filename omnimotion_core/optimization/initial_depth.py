@@ -42,13 +42,7 @@ def initial_depth(
     cell = config.depth_cell(shape.working_size)
     width, height = config.depth_size(shape.working_size)
     shape_of_maps = (shape.num_frames, height, width)
-    rows = _near_rows(correspondences, motions)
-    frames = correspondences.pairs[correspondences.pair[rows]].astype(np.int64)
-    source, target = correspondences.source[rows].astype(np.float32), correspondences.target[rows]
-    stray = _stray(correspondences.pairs, correspondences.pair[rows], source, target, motions)
-    start = _cells_of(shape_of_maps, frames[:, 0], source, cell)
-    end = _cells_of(shape_of_maps, frames[:, 1], target, cell)
-    weight = (correspondences.weight[rows].astype(np.float32) / 255) ** 2  # what looks otherwise around tells little
+    start, end, stray, weight = _near_matches(shape_of_maps, cell, correspondences, motions)
     speed = _filled_means(shape_of_maps, start, stray, weight)
     for _ in range(CARRY_ROUNDS):
         carried = _filled_means(shape_of_maps, start, speed.ravel()[end], weight)
@@ -119,29 +113,37 @@ def _medians(bins, pictures, of_place, of_color, medians):  # type: ignore[no-un
                 medians[t, row, column] = place + min(within, np.float32(1))
 
 
-def _near_rows(correspondences: Correspondences, motions: PairMotions) -> np.ndarray:
-    """The matches of pairs that are near in time and have a dominant motion."""
+def _near_matches(
+    shape: tuple[int, int, int], cell: int, correspondences: Correspondences, motions: PairMotions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The matches of pairs that are near in time and have a dominant motion.
+
+    Returns:
+        The cells of depth maps at their two ends (flat indices), by how many working pixels a frame they stray from the
+        dominant motion, and how much they count, (M,) each.
+    """
     near = [abs(int(j) - int(i)) <= MAX_GAP and (int(i), int(j)) in motions for i, j in correspondences.pairs]
-    return np.flatnonzero(np.array(near, bool)[correspondences.pair])
-
-
-def _stray(
-    pairs: np.ndarray, pair: np.ndarray, source: np.ndarray, target: np.ndarray, motions: PairMotions
-) -> np.ndarray:
-    """By how many working pixels a frame each match (M,) strays from the dominant motion of its pair, (M,) float32."""
-    matrices = np.zeros((len(pairs), 2, 3))
-    for row, (i, j) in enumerate(pairs.tolist()):
+    rows = np.flatnonzero(np.array(near, bool)[correspondences.pair]).astype(np.int32)
+    matrices = np.zeros((len(correspondences.pairs), 2, 3))
+    for row, (i, j) in enumerate(correspondences.pairs.tolist()):
         if (i, j) in motions:
             matrices[row] = motions[i, j][0][:2]
-    gaps = np.abs(pairs[:, 1] - pairs[:, 0])
-    stray = np.empty(len(pair), np.float32)
-    for first in range(0, len(pair), CHUNK):
+    start, end = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
+    stray, weight = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    for first in range(0, len(rows), CHUNK):  # a long clip has tens of millions
         part = slice(first, first + CHUNK)
-        matrix, start = matrices[pair[part]], source[part]
-        moved = matrix[:, :, 0] * start[:, :1] + matrix[:, :, 1] * start[:, 1:] + matrix[:, :, 2]
-        miss = np.linalg.norm(target[part] - moved, axis=1)
-        stray[part] = np.minimum(miss / gaps[pair[part]], RESIDUAL_CLIP_PX)
-    return stray
+        pair, source = correspondences.pair[rows[part]], correspondences.source[rows[part]].astype(np.float32)
+        target, frames = correspondences.target[rows[part]], correspondences.pairs[pair]
+        matrix = matrices[pair]
+        moved = matrix[:, :, 0] * source[:, :1] + matrix[:, :, 1] * source[:, 1:] + matrix[:, :, 2]
+        gap = np.abs(frames[:, 1] - frames[:, 0])
+        stray[part] = np.minimum(np.linalg.norm(target - moved, axis=1) / gap, RESIDUAL_CLIP_PX)
+        start[part], end[part] = (
+            _cells_of(shape, frames[:, side].astype(np.int64), ends, cell) for side, ends in ((0, source), (1, target))
+        )
+        trust = correspondences.weight[rows[part]].astype(np.float32) / 255
+        weight[part] = trust**2  # what looks otherwise around tells little
+    return start, end, stray, weight
 
 
 def _cells_of(shape: tuple[int, int, int], frames: np.ndarray, pixels: np.ndarray, cell: int) -> np.ndarray:
@@ -154,10 +156,18 @@ def _filled_means(
     shape: tuple[int, int, int], cells: np.ndarray, values: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
     """The weighted mean value of each cell, (T, h, w); cells of which little is known are filled from around them."""
-    size = int(np.prod(shape))
-    total = np.bincount(cells, values * weight, size).astype(np.float32).reshape(shape)
-    count = np.bincount(cells, weight, size).astype(np.float32).reshape(shape)
-    return np.stack([_fill(*frame) for frame in zip(total, count, strict=True)])
+    total, count = np.zeros(shape), np.zeros(shape)
+    _add(cells, values, weight, total.ravel(), count.ravel())
+    return np.stack([_fill(*frame) for frame in zip(total.astype(np.float32), count.astype(np.float32), strict=True)])
+
+
+@compiled
+def _add(cells, values, weight, total, count):  # type: ignore[no-untyped-def]
+    """Add to each cell its matches' weighted values, and their weights."""
+    for match in range(len(cells)):
+        cell, counted = cells[match], weight[match]
+        total[cell] += values[match] * counted
+        count[cell] += counted
 
 
 def _fill(total: np.ndarray, count: np.ndarray) -> np.ndarray:

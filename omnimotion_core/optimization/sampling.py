@@ -7,6 +7,8 @@ from torch import Tensor
 
 from omnimotion_core.flow.correspondences import Correspondences
 
+CHUNK = 1_048_576  # matches put in order at once
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
@@ -36,6 +38,21 @@ class Batch:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+def random_order(count: int, generator: torch.Generator) -> Tensor:
+    """The numbers below ``count`` in an order of chance, (count,) int32: of a long clip's matches there are so many
+    that 64 bits for each would be felt."""
+    return torch.randperm(count, generator=generator, dtype=torch.int32)
+
+
+def _in_order(column: Tensor, order: Tensor) -> Tensor:
+    """``column[order]``, in parts, since an index is widened to 64 bits."""
+    arranged = torch.empty_like(column)
+    for start in range(0, len(order), CHUNK):
+        part = slice(start, start + CHUNK)
+        torch.index_select(column, 0, order[part], out=arranged[part])
+    return arranged
+
+
 class MatchSampler:
     """All matches of a clip, resident on ``device``; every match is as likely as any other."""
 
@@ -59,7 +76,7 @@ class MatchSampler:
 
         The generator lives on the CPU, so that every device deals alike.
         """
-        return Deck(self, count, torch.randperm(len(self), generator=generator))
+        return Deck(self, count, random_order(len(self), generator))
 
     def _batch(self, pair: Tensor, source: Tensor, target: Tensor, weight: Tensor) -> Batch:
         frames = self._pairs[pair.long()]
@@ -81,11 +98,11 @@ class Deck(MatchSampler):
     """
 
     def __init__(self, sampler: MatchSampler, count: int, order: Tensor) -> None:
-        rounds = len(order) // count
-        whole, rest = order[: rounds * count].view(rounds, count), order[rounds * count :]
-        order = torch.cat([whole.sort(dim=1).values.flatten(), rest.sort().values])
-        order = order.to(sampler.device)
-        self._pairs, self._columns = sampler._pairs, tuple(column[order] for column in sampler._columns)
+        rows, rounds = order.numpy().copy(), len(order) // count
+        rows[: rounds * count].reshape(rounds, count).sort(axis=1)
+        rows[rounds * count :].sort()
+        order = torch.from_numpy(rows).to(sampler.device)
+        self._pairs, self._columns = sampler._pairs, tuple(_in_order(column, order) for column in sampler._columns)
         self.device, self._count = sampler.device, count
 
     def deal(self, step: int) -> Batch:

@@ -56,11 +56,9 @@ def pair_motions(correspondences: Correspondences, seed: int) -> dict[tuple[int,
     Returns:
         A matrix (2, 3) in working pixels and the share of the pair's matches that follows it.
     """
-    order = np.argsort(correspondences.pair, kind="stable")
-    bounds = np.searchsorted(correspondences.pair[order], np.arange(len(correspondences.pairs) + 1))
     motions = {}
     for row, (i, j) in enumerate(correspondences.pairs):
-        members = order[bounds[row] : bounds[row + 1]]
+        members = correspondences.rows_of(row)
         if abs(int(j) - int(i)) > MAX_GAP or len(members) < MIN_MATCHES:
             continue
         if len(members) > MATCHES_PER_PAIR:
