@@ -8,6 +8,7 @@ from torch import Tensor
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import EVIDENCE_CELL_PX, Motion
+from omnimotion_core.optimization.lighting import light_changes
 from omnimotion_core.optimization.sampling import MatchSampler, random_order
 from omnimotion_core.video.clip import Clip
 
@@ -76,7 +77,8 @@ def map_evidence(
 def keep_colors(field: Field, clip: Clip, correspondences: Correspondences) -> None:
     """Fill the field's color maps, by which points that land on another surface are told.
 
-    Changes of exposure are read as the median difference of color over the matches between neighbors and taken out.
+    Changes of exposure are read as the median difference of color over the matches between neighbors and taken out, and
+    so are changes of the light on parts of the picture (``lighting``).
     """
     height, width = field.color_map.shape[2:]
     sigma = COLOR_BLUR_PX * max(clip.working_size) / 256
@@ -91,6 +93,7 @@ def keep_colors(field: Field, clip: Clip, correspondences: Correspondences) -> N
         pictures.append(cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA))
     colors = np.stack(pictures)  # (T, h, w, 3)
     colors -= _exposures(colors, field.depth_cell, correspondences)[:, None, None]
+    colors -= light_changes(colors, field.depth_cell, correspondences)
     field.color_map.copy_(torch.from_numpy(colors).permute(0, 3, 1, 2))
 
 
