@@ -20,6 +20,7 @@ from omnimotion_core.video.clip import segments_of
 BYTES_PER_POINT = 1200  # that a point being mapped holds at once, measured
 RESIDUAL_SCALE = 1.5  # pixels of a 256-pixel frame: where matches are missed by this much, confidence falls to a third
 MIN_CONFIDENCE_OF_UNSUPPORTED = 0.2
+UNSEEN_CONFIDENCE = 0.1  # where a point is surely hidden, beside 1 where it is surely seen: nothing vouches for the place
 MAX_COLOR_DIFFERENCE = 12.0  # mean CIELAB units, as flow's matches: what looks different is another surface
 LEAST_COLOR_DIFFERENCE = 3.0  # that is allowed where no matches support either end: it may have landed anywhere
 FULL_TOLERANCE_SUPPORT = 0.5  # from here on the first of these two holds
@@ -138,14 +139,13 @@ class Source:
         width, height = shape.size
         x, y = positions.unbind(-1)
         on_picture = (x >= -0.5) & (y >= -0.5) & (x <= width - 0.5) & (y <= height - 0.5)
-        shown, decided = prepared.shown(to, local)
         missed, support = self._evidence(to, local, count)
-        alike, likely = self._alike(to, local, count, support)
-        back, surely = self._returning(to, local, count)
-        visible = on_picture & shown & alike & back
-        decided = torch.minimum(torch.minimum(decided, likely), surely)
-        trust = self._trust(missed, support)
-        confidence = trust * torch.where(on_picture, decided, torch.ones_like(trust))
+        answers = (prepared.shown(to, local), self._alike(to, local, count, support), self._returning(to, local, count))
+        visible, seen = on_picture, on_picture.float()
+        for passed, sure in answers:
+            visible = visible & passed
+            seen = torch.minimum(seen, torch.where(passed, sure, 1 - sure))  # how likely: half at a toss-up
+        confidence = self._trust(missed, support) * (UNSEEN_CONFIDENCE + (1 - UNSEEN_CONFIDENCE) * seen)
         return Landing(positions, local[:, 2], visible, confidence)
 
     def _evidence(self, to: Tensor, local: Tensor, count: int) -> tuple[Tensor, Tensor]:
