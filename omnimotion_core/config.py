@@ -21,6 +21,7 @@ MODEL_KINDS = ("tabulated", "volumetric")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 STEP_RUNS = ("eager", "graph", "compile")
+GUIDED_ESTIMATORS = ("auto", "dis")  # whose flow a fitted field can guide
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
@@ -188,6 +189,7 @@ class VolumetricFitConfig:
 class FitConfig:
     """The optimisation: how long, how fast, and what is weighed against what."""
 
+    rounds: int = 1  # of flow and fit: from the second on the field of the one before guides flow; each as long again
     steps: int = 2000  # of a clip of up to 60 frames; `tabulated` takes more in proportion for a longer one
     batch: int = 8192  # correspondences a step
     lr_tables: float = 2e-3
@@ -206,7 +208,7 @@ class FitConfig:
     volumetric: VolumetricFitConfig = field(default_factory=VolumetricFitConfig)  # beside steps and checkpoint_every
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "checkpoint_every"):
+        for name in ("rounds", "steps", "batch", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"fit.{name}", getattr(self, name), "set it to 1 or more")
         for name in ("lr_tables", "lr_depth", "lr_affine", "robust_scale_px"):
             _require(getattr(self, name) > 0, f"fit.{name}", getattr(self, name), "set it above 0")
@@ -273,6 +275,13 @@ class Config:
         _require(self.preset in PRESETS, "preset", repr(self.preset), f"choose one of {', '.join(PRESETS)}")
         _require(self.device in DEVICES, "device", repr(self.device), f"choose one of {', '.join(DEVICES)}")
         _require(self.threads >= 0, "threads", self.threads, "set it to 0 (automatic) or more")
+        if self.fit.rounds > 1:
+            rounds = f"{self.fit.rounds} where "
+            _require(self.model.kind == "tabulated", "fit.rounds", f"{rounds}model.kind is {self.model.kind}",
+                     "set it to 1, or use the preset standard or draft")
+            _require(self.flow.estimator in GUIDED_ESTIMATORS and not self.flow.exhaustive.enabled, "fit.rounds",
+                     f"{rounds}flow is not searched for", "set it to 1, or use --flow auto or dis without "
+                     "flow.exhaustive")
 
     @classmethod
     def from_preset(cls, preset: str) -> Self:

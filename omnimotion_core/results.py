@@ -82,6 +82,21 @@ class Results:
         return load_correspondences(self.run.correspondences, self.clip, self.config.flow)
 
     @cached_property
+    def fitted_to(self) -> "Correspondences":
+        """The matches that the field was fitted to: of the last round of flow."""
+        from omnimotion_core.flow.stage import load_correspondences
+        from omnimotion_core.optimization.rounds import matches_folder
+
+        if self.config.fit.rounds == 1:
+            return self.correspondences
+        self.run.require("fit")
+        folder = matches_folder(self.run.rounds, self.config.fit.rounds)
+        try:
+            return load_correspondences(folder, self.clip, self.config.flow)
+        except RunError as error:
+            raise RunError(error.problem, "run the fit stage again") from error
+
+    @cached_property
     def field(self) -> "Motion":
         """The fitted field."""
         from omnimotion_core.model.field import Field
@@ -110,7 +125,7 @@ class Results:
         from omnimotion_core.trajectories.quality import measure_quality
 
         with computing(self.device):
-            return measure_quality(self.field, self.correspondences, self.tracks)
+            return measure_quality(self.field, self.fitted_to, self.tracks)
 
     def prepare_to_answer(self) -> None:
         """Read now what the first question would have to wait for."""

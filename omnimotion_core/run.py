@@ -39,6 +39,7 @@ class RunFolder:
         self.frames = self.path / "frames"
         self.correspondences = self.path / "correspondences"
         self.checkpoint = self.path / "checkpoint"
+        self.rounds = self.path / "rounds"
         self.model = self.path / "model.safetensors"
         self.model_json = self.path / "model.json"
         self.tracks = self.path / "tracks.npz"
@@ -58,7 +59,7 @@ class RunFolder:
         return {
             "prepare": (self.frames,),
             "flow": (self.correspondences,),
-            "fit": (self.checkpoint, self.model, self.model_json, self.preview_markers),
+            "fit": (self.checkpoint, self.rounds, self.model, self.model_json, self.preview_markers),
             "tracks": (self.tracks, self.markers),
             "export": (self.exr, self.track_texts, self.preview, self.report, self.published),
         }[stage]
@@ -260,7 +261,7 @@ class RunFolder:
                     with self._hold(part.name, 0.0):
                         part.unlink(missing_ok=True)
             folders = (self.path, self.frames, self.correspondences, self.checkpoint, self.track_texts)
-            for folder in (*folders, *self.exr.glob("*")):
+            for folder in (*folders, *self.exr.glob("*"), *self.rounds.glob("*/*")):
                 remove_leftovers(folder)
             yield
 

@@ -107,7 +107,7 @@ class StagesJob:
 
     def _fit(self, reporter: Reporter) -> list[Path]:
         from omnimotion_core.model.storage import save_field
-        from omnimotion_core.optimization.loop import fit
+        from omnimotion_core.optimization.rounds import fit_in_rounds
         from omnimotion_core.optimization.volumetric_loop import fit_volumetric
 
         results = self._results
@@ -122,9 +122,9 @@ class StagesJob:
                                        checkpoint=self.run.checkpoint, device=results.device, reporter=reporter)
             else:
                 try:
-                    field = fit(results.clip, results.correspondences, self.config, checkpoint=self.run.checkpoint,
-                                device=results.device, reporter=reporter, threads=results.threads,
-                                preview=self._preview(results, reporter))
+                    field = fit_in_rounds(results.clip, self.run.correspondences, self.config, rounds=self.run.rounds,
+                                          checkpoint=self.run.checkpoint, device=results.device, reporter=reporter,
+                                          threads=results.threads, preview=self._preview(results, reporter))
                 finally:
                     with suppress(OSError):  # elsewhere than on Windows a reader does not keep it from going
                         self.run.preview_markers.unlink()
@@ -205,7 +205,7 @@ def is_readable(run: RunFolder, stage: str) -> bool:
             case "flow":
                 _ = results.correspondences
             case "fit":
-                _ = results.field
+                _ = results.field, results.fitted_to
             case "tracks":
                 _ = results.tracks
     except RunError:

@@ -29,6 +29,8 @@ from omnimotion_core.flow.matching import (
 from omnimotion_core.flow.pairs import Pair, choose_closures, stride_pairs, ways_to_compose
 from omnimotion_core.video.clip import Clip
 
+Guide = Callable[[int, int], np.ndarray]  # frames i, j → flow from i to j by a fitted field, (h, w, 2) working pixels
+
 BLOCK = 8  # first frames a block
 SEARCH_FROM_GAP = 4  # frames; over shorter distances composed flow fails at few pixels that a search would find
 CLOSURE_MIN_INLIERS = 40
@@ -69,13 +71,15 @@ class FlowBlocks:
 
     Args:
         learned: fields that are candidates besides the estimator's own flow.
+        guide: flow by a fitted field, which is a candidate too; for an estimator that ``follows``.
     """
 
     def __init__(
         self, clip: Clip, config: FlowConfig, estimator: Estimator, pool: ThreadPoolExecutor, seed: int,
-        learned: LearnedFields | None = None,
+        learned: LearnedFields | None = None, guide: Guide | None = None,
     ) -> None:  # fmt: skip
         self.clip, self.config, self.pool, self.seed, self.learned = clip, config, pool, seed, learned
+        self.guide = guide
         window = BLOCK + max(config.gaps) + 2  # a frame beside at each end, for what goes on as before
         size = input_size(estimator, clip.working_size, config.long_side)
         wanted = config.homographies or config.keyframe_step > 0
@@ -150,11 +154,17 @@ class FlowBlocks:
             by_homography=self.config.homographies and own is not None
             and (power_of_two or pair.gap not in self.config.gaps),
             learned=learned.get(pair) or (None if self.learned is None else self.learned.alone(pair)),
-            smooth=pair in self.neighbors,
+            smooth=pair in self.neighbors, guided=self._guided(pair),
         )  # fmt: skip
         if any(pair.gap < gap for gap in self.config.gaps):
             self.guesses[pair] = self.matcher.guess(directions)
         return self._sampled(pair, directions)
+
+    def _guided(self, pair: Pair) -> Both | None:
+        """The pair's flow by the fitted field, where there is one."""
+        if self.guide is None:
+            return None
+        return self.guide(pair.first, pair.second), self.guide(pair.second, pair.first)
 
     def _find_plain(self, pairs: Sequence[Pair]) -> None:
         """The estimator's own flow of those of ``pairs`` that are neighbors, and of the neighbors before and after."""

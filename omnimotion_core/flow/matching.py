@@ -5,9 +5,10 @@ proves best, and then *followed*: the second picture is laid over the first by i
 things that turn or come nearer are compared upright, and the search stays on the surface that the short steps followed,
 where one from afar can fall on the next period of a pattern. Flow searched for around the same start, and flow by way
 of the homography of matched features (a moving camera, a loop closure), replace it where it fails, and where they all
-but agree with it and prove better. What a search leaves rough is *settled*: moved to where the pictures agree best
-nearby. Where a learned field is at hand it is a candidate of the first kind, with what the estimator makes of it. What
-proves better costs less: the sum of round-trip error and difference of color.
+but agree with it and prove better; so does, in a later round, the flow of a field that was fitted to the round before,
+followed. What a search leaves rough is *settled*: moved to where the pictures agree best nearby. Where a learned field
+is at hand it is a candidate of the first kind, with what the estimator makes of it. What proves better costs less: the
+sum of round-trip error and difference of color.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -201,6 +202,7 @@ class PairMatcher:
     def match(
         self, pair: Pair, *, direct: Both | None, composed: Composed | None = None,
         continued: Sequence[Both] = (), by_homography: bool, learned: Both | None = None, smooth: bool = False,
+        guided: Both | None = None,
     ) -> tuple[Direction, Direction]:  # fmt: skip
         """Flow of ``pair``, first to second and second to first.
 
@@ -212,6 +214,7 @@ class PairMatcher:
             by_homography: whether the homography of matched features makes a candidate too where much has failed.
             learned: a learned field of the pair, at any size.
             smooth: whether what is found is made smooth along surfaces.
+            guided: the pair's flow by a fitted field, to be followed; it mends what else is found.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
         searched = [] if direct is None else [self._judge(source, target, direct)]
@@ -227,7 +230,11 @@ class PairMatcher:
         if by_homography and self.bank.estimator.refines and _has_failed(best):
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
-        return self._smoothed(source, target, best) if smooth else best
+        if smooth:
+            best = self._smoothed(source, target, best)
+        if guided is not None:
+            best = _both_mended(best, self._followed(source, target, Composed(guided, guided)))
+        return best
 
     def around(self, pair: Pair, guess: Both | None) -> Both:
         """The estimator's own flow of ``pair``, found around a guess of any size where there is one."""

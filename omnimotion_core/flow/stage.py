@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from omnimotion_core.devices import computing, opencv_on_one_thread
 from omnimotion_core.errors import ConfigError, FlowError, RunError
 from omnimotion_core.events import Reporter
 from omnimotion_core.files import write_atomically
-from omnimotion_core.flow.blocks import BLOCK, FlowBlocks, TrackBlocks
+from omnimotion_core.flow.blocks import BLOCK, FlowBlocks, Guide, TrackBlocks
 from omnimotion_core.flow.correspondences import EXHAUSTIVE_FIELDS, FIELDS, Correspondences, join
 from omnimotion_core.flow.estimators import AUTO, Estimator, LearnedEstimator, create_estimator, require_estimator
 from omnimotion_core.flow.estimators.dis import DisFlow
@@ -32,14 +33,23 @@ from omnimotion_core.flow.exhaustive_plan import affordable_frames, plan_exhaust
 from omnimotion_core.flow.learned import Choice, load_learned, plan_learned
 from omnimotion_core.flow.matching import FrameBank, dense_flow_at_plate_size, input_size
 from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs
+from omnimotion_core.flow.plan import Plan
 from omnimotion_core.video.clip import Clip
 
 CLOSURES = "closures.npz"
 
 
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """What a round of flow has from the one before."""
+
+    flow: Guide  # by the field that was fitted to it; asked by several threads at once
+    before: Path  # its folder, whose plan of learned flow is kept to
+
+
 def find_correspondences(
     clip: Clip, folder: Path, config: FlowConfig, *, seed: int, threads: int, reporter: Reporter,
-    chunk: tuple[int, int] | None = None, device: str = "cpu",
+    chunk: tuple[int, int] | None = None, device: str = "cpu", guidance: Guidance | None = None,
 ) -> None:  # fmt: skip
     """Match the frames of ``clip`` and write the trusted matches to ``folder``; files that are there already are kept.
 
@@ -48,6 +58,7 @@ def find_correspondences(
         threads: pairs matched at once; the result does not depend on it.
         chunk: (k, n) does only the k-th of n parts, k from 1; the n parts together are the whole.
         device: where a learned estimator computes: auto, cpu, cuda or mps.
+        guidance: of a round after the first; the estimator must be DIS, alone or under ``auto``.
     Raises:
         FlowError: the estimator cannot be used, its weights are missing, or the matches of all pairs have no room.
         ConfigError: a part of what has to be done in order is asked for.
@@ -97,6 +108,9 @@ def find_correspondences(
             elif config.estimator == AUTO:
                 strides = [pair for name, pairs in whole if name != CLOSURES for pair in pairs]
                 choice = Choice(clip, config, strides, _most_closures(whole, config), device)
+                earlier = None if guidance is None else Plan.read(guidance.before)
+                if earlier is not None:
+                    earlier.keep(folder)
                 learned = plan_learned(
                     choice, folder, pool=pool, threads=max(threads, 1), reporter=reporter, stack=stack
                 )
@@ -109,7 +123,9 @@ def find_correspondences(
                     max_frames=affordable_frames(clip, config, estimator, reporter),
                 )
             else:
-                worker = FlowBlocks(clip, config, estimator, pool, seed, learned)
+                worker = FlowBlocks(
+                    clip, config, estimator, pool, seed, learned, None if guidance is None else guidance.flow
+                )
         for name, pairs in missing:
             block = worker.run(pairs, on_pair=partial(report, done))
             with write_atomically(folder / name) as temporary, temporary.open("wb") as file:

@@ -20,7 +20,7 @@ from omnimotion_core.video.clip import segments_of
 BYTES_PER_POINT = 1200  # that a point being mapped holds at once, measured
 RESIDUAL_SCALE = 1.5  # pixels of a 256-pixel frame: where matches are missed by this much, confidence falls to a third
 MIN_CONFIDENCE_OF_UNSUPPORTED = 0.2
-UNSEEN_CONFIDENCE = 0.1  # where a point is surely hidden, beside 1 where it is surely seen: nothing vouches for the place
+UNSEEN_CONFIDENCE = 0.1  # of a point that is surely hidden, beside 1 of one that is seen: nothing vouches for its place
 MAX_COLOR_DIFFERENCE = 12.0  # mean CIELAB units, as flow's matches: what looks different is another surface
 LEAST_COLOR_DIFFERENCE = 3.0  # that is allowed where no matches support either end: it may have landed anywhere
 FULL_TOLERANCE_SUPPORT = 0.5  # from here on the first of these two holds

@@ -21,6 +21,7 @@ from omnimotion_core.export.markers import MarkerFile, read_markers
 from omnimotion_core.products import is_sequence, known_kinds, product_path, write_product
 from omnimotion_core.results import Results
 from omnimotion_core.run import STAGES, RunFolder
+from omnimotion_core.trajectories.quality import measure_quality
 from omnimotion_core.trajectories.seeds import preview_queries
 
 
@@ -215,6 +216,32 @@ def test_a_changed_setting_redoes_its_stage_and_what_follows_as_a_new_run_would(
     assert not run.preview.exists()  # it showed the old tracks
     pipeline.track(tiny_clip, tmp_path / "new", other, reporter=Reporter())
     assert_same_tracks(tmp_path / "old", tmp_path / "new")
+
+
+def test_a_second_round_is_fitted_to_matches_of_its_own(
+    finished: Path, tiny_clip: Path, config: Config, tmp_path: Path
+) -> None:
+    twice = config.override({"fit": {"rounds": 2}})
+    shutil.copytree(finished, tmp_path / "run")
+    events, reporter = listen()
+    pipeline.track(tiny_clip, tmp_path / "run", twice, reporter=reporter)
+    assert stages_done(events) == ["fit", "tracks", "export"]
+    results = Results(RunFolder.open(tmp_path / "run"))
+    assert results.fitted_to is not results.correspondences
+    assert not np.array_equal(results.fitted_to.target, results.correspondences.target)
+    asked = measure_quality(results.field, results.fitted_to, results.tracks)
+    np.testing.assert_array_equal(results.quality.residual_px, asked.residual_px)
+    block = next((tmp_path / "run" / "rounds" / "2" / "correspondences").glob("*.npz"))
+    block.write_bytes(block.read_bytes()[:1000])
+    with pytest.raises(RunError, match="damaged; run the fit stage again"):
+        _ = Results(RunFolder.open(tmp_path / "run")).fitted_to
+    pipeline.run_stage(tmp_path / "run", "fit", reporter=Reporter())
+    pipeline.run_stage(tmp_path / "run", "tracks", reporter=Reporter())
+    pipeline.track(tiny_clip, tmp_path / "anew", twice, reporter=Reporter())
+    assert_same_tracks(tmp_path / "run", tmp_path / "anew")
+    pipeline.track(tiny_clip, tmp_path / "run", config, reporter=Reporter())
+    assert_same_tracks(tmp_path / "run", finished)
+    assert not (tmp_path / "run" / "rounds").exists()
 
 
 def test_what_was_deleted_is_made_again(finished: Path, tiny_clip: Path, config: Config, tmp_path: Path) -> None:

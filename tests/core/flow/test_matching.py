@@ -131,6 +131,25 @@ def test_long_motion_goes_by_way_of_the_frame_that_proves_best_at_each_pixel(sho
     np.testing.assert_array_equal(only.flow[0], lost_left)
 
 
+def test_flow_by_a_field_mends_what_failed_and_spoils_nothing_else(shot: Clip, scene: Scene) -> None:
+    matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
+    exact, visible = scene.flow(2, 8)
+    back = scene.flow(8, 2)[0]
+    lost, astray = exact.copy(), exact.copy()
+    lost[:, :64] += 40
+    astray[:, 64:] += 40
+
+    def share_right(guided: Both | None) -> float:
+        composed = Composed((lost, back), (lost, back))
+        there, _ = matcher.match(Pair(2, 8), direct=None, composed=composed, by_homography=False, guided=guided)
+        return float((np.linalg.norm(there.flow - exact, axis=-1)[visible] < 1).mean())
+
+    alone = share_right(None)
+    assert share_right((exact, back)) > alone + 0.3
+    assert share_right((astray, back)) > alone + 0.3  # where it is wrong it fails to come back
+    assert share_right((lost, back)) < alone + 0.02
+
+
 def test_drift_is_told_of_the_first_way_and_not_of_the_one_that_was_chosen(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, back = scene.flow(2, 8)[0], scene.flow(8, 2)[0]

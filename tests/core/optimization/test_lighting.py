@@ -23,7 +23,8 @@ def _shot(light: np.ndarray) -> tuple[np.ndarray, Correspondences]:
         colors[t][place] = thing
         colors[t][place][..., 0] += light[t][place]
         surface[t][place] = True
-    pairs, parts = [], []
+    pairs: list[tuple[int, int]] = []
+    parts: list[tuple[int, np.ndarray, np.ndarray]] = []
     for i in range(TIMES):
         for j in (i - 4, i - 2, i - 1, i + 1, i + 2, i + 4):
             if not 0 <= j < TIMES:

@@ -192,7 +192,8 @@ def test_the_surer_that_a_point_is_hidden_the_less_its_place_is_trusted() -> Non
 
 
 def test_what_has_left_the_picture_is_hardly_trusted() -> None:
-    landing = Source.at(Sheared([1.0] * 39), np.array([0]), np.array([[240.0, 80.0]], np.float32)).land(np.array([0, 1]))
+    start = np.array([[240.0, 80.0]], np.float32)
+    landing = Source.at(Sheared([1.0] * 39), np.array([0]), start).land(np.array([0, 1]))
     assert landing.visible.tolist() == [True, False]
     np.testing.assert_allclose(landing.confidence, [1.0, 0.1])
 
