@@ -26,6 +26,7 @@ def run(arguments: "list[str]") -> int:
     parser.add_argument("--preset", choices=("draft", "standard", "paper"))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--max-tracks", type=int)
+    parser.add_argument("--rounds", type=int, help="of flow and fit, 1 to 4: more are more exact, each as long again")
     parser.add_argument("--output", help="the run folder")
     parser.add_argument("--passes", action="store_true", default=None, help="write motion vectors too")
     parser.add_argument("--save", action="store_true", help="save the .blend")

@@ -137,7 +137,7 @@ def track_task(context: "bpy.types.Context", clip: "bpy.types.MovieClip", settin
         order = TrackOrder(
             footage=footage.path, run=run, preset=settings.preset, device=settings.device,
             frames=source_range(footage, frames), mask=mask, max_tracks=settings.density,
-            max_markers=settings.max_tracks, passes=settings.passes,
+            max_markers=settings.max_tracks, passes=settings.passes, rounds=settings.rounds,
             preview=PREVIEWED if settings.preview and not bpy.app.background else 0,
         )  # fmt: skip
         steps = [track_step(python, order, scratch)]

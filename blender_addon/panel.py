@@ -75,6 +75,9 @@ class AdvancedPanel(_Panel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         settings = context.scene.track_everything
+        row = layout.row()
+        row.enabled = settings.preset != "paper"
+        row.prop(settings, "rounds")
         layout.prop(settings, "preview")
         layout.prop(settings, "density")
         layout.prop(settings, "output")

@@ -67,6 +67,12 @@ class JobSettings:
     passes: BoolProperty(
         name="Passes", description="Write the EXR motion vectors too, for Set Up Compositor", default=False
     )
+    rounds: IntProperty(
+        name="Rounds",
+        description="More are more exact: what one round has found guides the next, and each takes as long again. Not "
+        "at Paper",
+        default=1, min=1, max=4,
+    )  # fmt: skip
     preview: BoolProperty(
         name="Preview", description="Draw some tracks over the clip while they improve", default=True
     )

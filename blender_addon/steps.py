@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .core_process import core_command
 from .job import Step
@@ -31,16 +32,19 @@ class TrackOrder:
     max_tracks: int = 4000  # of the overlay
     max_markers: int = 500
     passes: bool = False  # motion vectors too
+    rounds: int = 1  # of flow and fit; `paper` knows none but the first
     preview: int = 0  # tracks that are shown while they improve
 
 
 def track_step(python: str, order: TrackOrder, scratch: Path) -> Step:
     """The whole job on a clip; ``scratch`` gets its settings."""
-    settings = {
+    settings: dict[str, Any] = {
         "tracks": {"max_tracks": max(order.max_tracks, order.max_markers), "max_markers": order.max_markers,
                    "preview": order.preview},
         "export": {"kinds": ["vectors:blender", "report"] if order.passes else ["report"]},
     }  # fmt: skip
+    if order.rounds > 1 and order.preset != "paper":
+        settings["fit"] = {"rounds": order.rounds}
     config = scratch / "settings.json"
     config.write_text(json.dumps(settings), encoding="utf-8")
     arguments = ["track", order.footage, "--out", str(order.run), "--preset", order.preset, "--device", order.device,

@@ -194,12 +194,13 @@ def test_a_plane_track_follows_the_plane_and_not_what_moves_before_it(
 def test_a_clip_is_tracked_headless_saved_and_read_again(
     ask: Ask, tiny_clip: Path, tiny_settings: Path, tmp_path: Path
 ) -> None:
-    config = {"preset": "draft", "max_tracks": 25, "density": 100, "device": "cpu"}
+    config = {"preset": "draft", "rounds": 2, "max_tracks": 25, "density": 100, "device": "cpu"}
     output = tmp_path / "läufe" / "run"
     got = ask("tracks_headless", clip=tiny_clip / "shot.1001.png", output=output, config=config,
               settings=tiny_settings, timeout_s=200)  # fmt: skip
     tracks = Tracks.load(output / "tracks.npz")
     assert got["done"] == ["FINISHED"]
+    assert (output / "rounds" / "2" / "correspondences").is_dir()
     assert 10 < len(got["seen"]) <= 25
     assert got["selected"] == 0
     assert Path(got["noted"]).name == "run"

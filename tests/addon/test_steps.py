@@ -16,7 +16,7 @@ from omnimotion_core.trajectories.tracks import Tracks
 def test_the_core_understands_the_track_command(tmp_path: Path) -> None:
     order = TrackOrder(footage="/plätze/a b.mov", run=tmp_path / "run", preset="draft", device="cpu", frames=(-5, 48),
                        mask="/masks/m.png", max_tracks=100, max_markers=300, passes=True,
-                       preview=7)  # fmt: skip
+                       preview=7, rounds=2)  # fmt: skip
     step = track_step("python", order, tmp_path)
     assert step.command[:6] == ["python", "-I", "-X", "utf8", "-m", "omnimotion_core"]
     options = cli.build_parser().parse_args(step.command[6:])
@@ -25,9 +25,13 @@ def test_the_core_understands_the_track_command(tmp_path: Path) -> None:
     config = make_config("draft", json.loads(Path(options.config).read_text("utf-8")))
     assert (config.tracks.max_tracks, config.tracks.max_markers, config.tracks.preview) == (300, 300, 7)
     assert config.export.kinds == ("vectors:blender", "report")
+    assert config.fit.rounds == 2
     plain = TrackOrder(footage="a.mov", run=tmp_path, preset="draft", device="auto")
     words = track_step("python", plain, tmp_path).command
     assert not any(word.startswith(("--frames", "--mask")) for word in words)
+    paper = TrackOrder(footage="a.mov", run=tmp_path, preset="paper", device="auto", rounds=3)
+    settings = Path(track_step("python", paper, tmp_path).command[-2]).read_text("utf-8")
+    assert make_config("paper", json.loads(settings)).fit.rounds == 1
 
 
 def test_the_core_understands_the_other_commands(tmp_path: Path) -> None:
