@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnimotion_core.config import Config, digest
-from omnimotion_core.devices import computing, describe, measured
+from omnimotion_core.devices import computing, describe, give_back_memory, measured
 from omnimotion_core.errors import RunError
 from omnimotion_core.events import Event, Reporter, Warned
 from omnimotion_core.files import sha256_of
@@ -73,6 +73,7 @@ class StagesJob:
                 self.run.begin(stage, self.keys[stage])
                 with measured() as usage:
                     wrote = work[stage](_keeping_warnings(self.run, stage, self.reporter))
+                give_back_memory()  # flow's threads would keep a gigabyte from the fit
                 self.run.finish(stage, wrote, seconds=round(usage.seconds, 3),
                                 peak_memory_mb=round(usage.peak_memory_mb, 1))
             elif stage == "export":

@@ -14,6 +14,7 @@ import torch
 
 from omnimotion_core.config import Config
 from omnimotion_core.coordinates import pixel_grid
+from omnimotion_core.devices import give_back_memory
 from omnimotion_core.events import Event, Progress, Reporter
 from omnimotion_core.flow.stage import Guidance, find_correspondences, load_correspondences
 from omnimotion_core.model.field import Field
@@ -89,6 +90,7 @@ def fit_in_rounds(
             reporter=_part(reporter, number + 1, count, 0), device=config.device,
             guidance=Guidance(guide, before),
         )  # fmt: skip
+        give_back_memory()
     return fitted(count, checkpoint)
 
 
