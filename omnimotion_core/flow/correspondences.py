@@ -49,8 +49,12 @@ class Correspondences:
         return order, np.searchsorted(pair, np.arange(len(self.pairs) + 1, dtype=pair.dtype))
 
 
-def join(parts: Sequence[Block]) -> Block:
-    """Blocks one after the other, their rows of ``pairs`` renumbered to fit; of none at all, an empty block."""
+def join(parts: Sequence[Block], *, empty_parts: bool = False) -> Block:
+    """Blocks one after the other, their rows of ``pairs`` renumbered to fit; of none at all, an empty block.
+
+    Args:
+        empty_parts: take the arrays out of ``parts``, so that those of a long clip are not held twice.
+    """
     if not parts:
         return {
             "pairs": np.zeros((0, 2), np.int32), "pair": np.zeros(0, np.int32), "source": np.zeros((0, 2), np.int16),
@@ -59,7 +63,11 @@ def join(parts: Sequence[Block]) -> Block:
         }  # fmt: skip
     shift = np.cumsum([0, *(len(part["pairs"]) for part in parts)]).astype(np.int32)
     names = FIELDS + tuple(name for name in EXHAUSTIVE_FIELDS if all(name in part for part in parts))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in names}
-    for key in ("pair", "hidden_pair"):
-        joined[key] = np.concatenate([part[key] + start for part, start in zip(parts, shift, strict=False)])
+    take = dict.pop if empty_parts else dict.__getitem__
+    joined = {}
+    for key in names:
+        columns = [take(part, key) for part in parts]
+        if key in ("pair", "hidden_pair"):
+            columns = [column + start for column, start in zip(columns, shift, strict=False)]
+        joined[key] = np.concatenate(columns)
     return joined

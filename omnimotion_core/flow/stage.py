@@ -152,7 +152,7 @@ def load_correspondences(folder: Path, clip: Clip, config: FlowConfig) -> Corres
                 blocks.append({key: data[key] for key in names})
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{folder / name} is missing or damaged", "run the flow stage again") from error
-    joined = join(blocks)
+    joined = join(blocks, empty_parts=True)
     if len(joined["pair"]) == 0:
         raise FlowError(f"no motion could be matched between the frames of {clip.name}",
                         "choose a shot with visible texture, or hand in flow made elsewhere with --flow")  # fmt: skip

@@ -13,7 +13,7 @@ from omnimotion_core.flow.correspondences import Correspondences
 
 CELLS = 32  # of the longer side
 MAX_GAP = 8  # frames: over more, what has changed much is not matched
-MATCHES_PER_FRAME = 8000  # that are asked, on the average
+MATCHES_PER_FRAME = 4000  # that are asked, on the average
 SMOOTHNESS = 0.02  # of what the matches of a cell count on the average: light on cells side by side is alike
 SMALLNESS = 0.0006  # likewise: without need there is no change
 ROBUST = 4.0  # CIELAB units: a match that misses the change around it by so much counts half

@@ -74,19 +74,16 @@ def _residual_and_coverage(field: Motion, correspondences: Correspondences, seed
     prepared, shape = field.prepare(), field.shape
     device = field.device
     to_plate = max(shape.size) / max(shape.working_size)
-    starts = correspondences.pairs[correspondences.pair, 0].astype(np.int64)
-    order = np.argsort(starts, kind="stable")
-    bounds = np.searchsorted(starts[order], np.arange(shape.num_frames + 1))
     rng = np.random.default_rng(seed)
     columns, rows = (-(-side // EVIDENCE_CELL_PX) for side in shape.working_size)
-    column, row = (correspondences.source // EVIDENCE_CELL_PX).T.astype(np.int64)
-    covered = np.zeros(shape.num_frames * rows * columns, bool)
-    covered[(starts * rows + row) * columns + column] = True
-    residual, coverage = np.zeros(shape.num_frames), covered.reshape(shape.num_frames, -1).mean(axis=1)
+    residual, coverage = np.zeros(shape.num_frames), np.zeros(shape.num_frames)
     for t in range(shape.num_frames):
-        members = order[bounds[t] : bounds[t + 1]]
+        begun = np.flatnonzero(correspondences.pairs[:, 0] == t).tolist()
+        members = np.sort(np.concatenate([np.zeros(0, np.int64), *map(correspondences.rows_of, begun)]))
         if len(members) == 0:
             continue
+        column, row = (correspondences.source[members] // EVIDENCE_CELL_PX).T.astype(np.int64)
+        coverage[t] = len(np.unique(row * columns + column)) / (rows * columns)
         chosen = rng.choice(members, min(len(members), MATCHES_PER_FRAME), replace=False)
         pair = torch.from_numpy(correspondences.pairs[correspondences.pair[chosen]]).long().to(device)
         source = torch.from_numpy(correspondences.source[chosen]).float().to(device)

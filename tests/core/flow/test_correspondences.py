@@ -1,6 +1,6 @@
 import numpy as np
 
-from omnimotion_core.flow.correspondences import Correspondences
+from omnimotion_core.flow.correspondences import Correspondences, join
 
 
 def _matches(pair: list[int]) -> Correspondences:
@@ -18,3 +18,19 @@ def test_the_matches_of_each_pair_are_found_whether_they_lie_together_or_not() -
         matches = _matches(pair)
         for row in range(len(matches.pairs)):
             assert matches.rows_of(row).tolist() == [at for at, which in enumerate(pair) if which == row]
+
+
+def test_blocks_are_joined_and_emptied_only_where_that_is_asked_for() -> None:
+    def block(pair: list[int]) -> dict[str, np.ndarray]:
+        matches = _matches(pair)
+        return {name: getattr(matches, name) for name in (
+            "pairs", "pair", "source", "target", "weight", "hidden_pair", "hidden_source")}  # fmt: skip
+
+    parts = [block([0, 1, 3]), block([2])]
+    kept = join(parts)
+    assert kept["pair"].tolist() == [0, 1, 3, 6]
+    assert parts[1]["pair"].tolist() == [2]
+    emptied = join(parts, empty_parts=True)
+    assert not any(parts)
+    for name, values in kept.items():
+        np.testing.assert_array_equal(emptied[name], values)
