@@ -59,7 +59,18 @@ def fit(
         FitError: the loss stays no number.
         Cancelled: the user asked to stop; the checkpoint holds all that was done.
     """
-    fitter = _Fitter(clip, correspondences, config, device, threads)
+    field = _fitted(_Fitter(clip, correspondences, config, device, threads), checkpoint, reporter, preview)
+    with ThreadPoolExecutor(threads) as pool:
+        weighed = pool.submit(weigh_evidence, field, correspondences, seed=config.seed)
+        pool.submit(keep_colors, field, clip, correspondences).result()
+        weighed.result()
+    return field
+
+
+def _fitted(
+    fitter: "_Fitter", checkpoint: Path, reporter: Reporter, preview: Callable[[Field], None] | None
+) -> Field:
+    """The field of a fit that is done; what else it held can go, half of all memory in a long clip."""
 
     @torch.no_grad()
     def show() -> None:
@@ -68,12 +79,7 @@ def fit(
 
     fitter.run(checkpoint, reporter, show)
     fitter.set_levels()
-    field = fitter.field.requires_grad_(False)
-    with ThreadPoolExecutor(threads) as pool:
-        weighed = pool.submit(weigh_evidence, field, correspondences, seed=config.seed)
-        pool.submit(keep_colors, field, clip, correspondences).result()
-        weighed.result()
-    return field
+    return fitter.field.requires_grad_(False)
 
 
 def steps_for(settings: FitConfig, num_frames: int) -> int:
