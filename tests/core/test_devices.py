@@ -1,12 +1,23 @@
 """The machine's part of a job: device, threads, time and memory."""
 
+import platform
 import subprocess
 import sys
+import threading
 
+import numpy as np
+import psutil
 import pytest
 import torch
 
-from omnimotion_core.devices import choose_device, choose_threads, computing, describe, package_versions
+from omnimotion_core.devices import (
+    choose_device,
+    choose_threads,
+    computing,
+    describe,
+    give_back_memory,
+    package_versions,
+)
 from omnimotion_core.errors import ConfigError
 
 
@@ -79,3 +90,20 @@ def test_a_device_and_the_versions_are_told_as_plain_values() -> None:
     assert facts["threads"] == 3
     assert all(facts.values())
     assert package_versions()["torch"] == torch.__version__
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what threads have freed")
+def test_what_a_thread_has_freed_is_given_back() -> None:
+    kept: list[np.ndarray] = []
+
+    def work() -> None:
+        blocks = [np.ones(8192) for _ in range(1600)]  # 100 MB in pieces that the C library holds on to
+        kept.append(blocks[-1])  # at the end of the thread's heap, so that nothing before it goes by itself
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    before = psutil.Process().memory_info().rss
+    give_back_memory()
+    assert before - psutil.Process().memory_info().rss > 50 * 2**20
+    assert kept[0].all()
