@@ -261,7 +261,7 @@ class RunFolder:
                     with self._hold(part.name, 0.0):
                         part.unlink(missing_ok=True)
             folders = (self.path, self.frames, self.correspondences, self.checkpoint, self.track_texts)
-            for folder in (*folders, *self.exr.glob("*"), *self.rounds.glob("*/*")):
+            for folder in (*folders, *self.exr.glob("*"), *self.rounds.glob("**")):
                 remove_leftovers(folder)
             yield
 

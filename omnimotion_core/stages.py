@@ -206,7 +206,9 @@ def is_readable(run: RunFolder, stage: str) -> bool:
             case "flow":
                 _ = results.correspondences
             case "fit":
-                _ = results.field, results.fitted_to
+                _ = results.field
+                if run.config.fit.rounds > 1:  # else what it was fitted to is the flow stage's
+                    _ = results.fitted_to
             case "tracks":
                 _ = results.tracks
     except RunError:

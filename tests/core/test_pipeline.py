@@ -218,6 +218,18 @@ def test_a_changed_setting_redoes_its_stage_and_what_follows_as_a_new_run_would(
     assert_same_tracks(tmp_path / "old", tmp_path / "new")
 
 
+def test_a_finished_fit_outlives_damage_to_what_the_flow_stage_made(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    block = next((out / "correspondences").glob("*.npz"))
+    block.write_bytes(block.read_bytes()[:1000])
+    model = (out / "model.safetensors").read_bytes()
+    events, reporter = listen()
+    pipeline.run_stage(out, "fit", reporter=reporter)
+    assert stages_done(events) == []
+    assert (out / "model.safetensors").read_bytes() == model
+
+
 def test_a_second_round_is_fitted_to_matches_of_its_own(
     finished: Path, tiny_clip: Path, config: Config, tmp_path: Path
 ) -> None:

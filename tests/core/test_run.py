@@ -287,8 +287,11 @@ def test_locking_clears_the_files_that_a_killed_writer_left(tmp_path: Path) -> N
     run.frames.mkdir()
     exr = run.exr / "blender"
     exr.mkdir(parents=True)
-    leftovers = [tmp_path / ".run.1.part.json", run.frames / ".000001.1.part.png", exr / ".a.1.part.exr"]
+    leftovers = [tmp_path / ".run.1.part.json", run.frames / ".000001.1.part.png", exr / ".a.1.part.exr",
+                 run.rounds / "1" / ".model.1.part.json",
+                 run.rounds / "2" / "correspondences" / ".000000.1.part.npz"]  # fmt: skip
     for path in leftovers:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
     (run.frames / "000000.png").write_text("whole")
     with run.lock():

@@ -37,18 +37,20 @@ def test_the_maps_tell_where_matches_are_missed_and_missing(field: Field, matche
     assert (np.diff(support.flat[order]) >= -1e-3).all()
 
 
+def _evened(clip: Clip, matches: Correspondences) -> np.ndarray:
+    """The colors that a field keeps, (T, 3, h, w)."""
+    field = Field(FieldShape.of(clip), ModelConfig())
+    keep_colors(field, clip, matches)
+    return field.color_map.float().numpy()
+
+
 def test_a_change_of_exposure_is_taken_out_of_the_colors(
     scene_clip: Clip, exact: Correspondences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evened() -> np.ndarray:
-        field = Field(FieldShape.of(scene_clip), ModelConfig())
-        keep_colors(field, scene_clip, exact)
-        return field.color_map.float().numpy()
-
-    as_shot, original = evened(), Clip.rgb8
+    as_shot, original = _evened(scene_clip, exact), Clip.rgb8
     darker = [1.0, 1.0, 0.8, 0.8, 0.6, 0.6]
     monkeypatch.setattr(Clip, "rgb8", lambda clip, t: (original(clip, t) * darker[t]).astype(np.uint8))
-    dimmed = evened()
+    dimmed = _evened(scene_clip, exact)
     assert np.abs(as_shot[5]).max() > 20
     for t in range(scene_clip.num_frames):  # 0.6 of the light is 17 units of lightness
         assert np.abs(np.median(dimmed[t] - as_shot[t], axis=(1, 2))).max() < 3
@@ -57,12 +59,7 @@ def test_a_change_of_exposure_is_taken_out_of_the_colors(
 def test_light_that_changes_in_a_part_of_the_picture_is_taken_out_of_the_colors(
     scene_clip: Clip, exact: Correspondences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evened() -> np.ndarray:
-        field = Field(FieldShape.of(scene_clip), ModelConfig())
-        keep_colors(field, scene_clip, exact)
-        return field.color_map.float().numpy()
-
-    as_shot, original = evened(), Clip.rgb8
+    as_shot, original = _evened(scene_clip, exact), Clip.rgb8
     width = scene_clip.working_size[0]
     shade = np.clip((np.arange(width) - 0.55 * width) / (0.2 * width), 0, 1)[:, None]  # over the right third
 
@@ -70,7 +67,7 @@ def test_light_that_changes_in_a_part_of_the_picture_is_taken_out_of_the_colors(
         return (original(clip, t) * (1 - 0.1 * t * shade)).astype(np.uint8)
 
     monkeypatch.setattr(Clip, "rgb8", in_shade)
-    shaded = evened()
+    shaded = _evened(scene_clip, exact)
     right = slice(round(0.85 * as_shot.shape[-1]), None)
     change = [np.median((shaded[t] - as_shot[t])[0, :, right]) for t in (0, scene_clip.num_frames - 1)]
     assert abs(change[1] - change[0]) < 10  # half of the light is more than 20 units of lightness
