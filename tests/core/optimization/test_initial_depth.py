@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 
 from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.motion import FAR, FieldShape
+from omnimotion_core.optimization import initial_depth as module
 from omnimotion_core.optimization.initial_depth import initial_depth, median_along_colors
 from omnimotion_core.optimization.warm_start import pair_motions
 
@@ -95,6 +97,33 @@ def test_matches_of_little_weight_tell_little() -> None:
     right = initial_depth(SHAPE, ModelConfig(), matches, motions, pictures())
     found = initial_depth(SHAPE, ModelConfig(), spoilt, motions, pictures())
     assert np.abs(found - right)[:, :5].max() < 0.15
+
+
+def test_what_matches_tell_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 1000)  # so that there are many, and a rest
+    cell, maps = 2, (FRAMES, *CELLS)
+    matches = matches_of(spoilt=0.3)
+    motions = pair_motions(matches, seed=0)
+    del motions[4, 5]  # a pair of which no motion is known tells nothing
+    start, end, stray, weight = module._near_matches(maps, cell, matches, motions)
+    total, count, at = np.zeros(maps), np.zeros(maps), 0
+    for pair, source, target, trust in zip(matches.pair, matches.source, matches.target, matches.weight, strict=True):
+        i, j = matches.pairs[pair].tolist()
+        if (i, j) not in motions:
+            continue
+        miss = float(np.linalg.norm(target - motions[i, j][0] @ [*source, 1])) / abs(j - i)
+        there, here = ((t, *(point[::-1] / cell).astype(int).clip(0, [CELLS[0] - 1, CELLS[1] - 1]))
+                       for t, point in ((j, target), (i, source)))  # fmt: skip
+        assert (start[at], end[at]) == (np.ravel_multi_index(here, maps), np.ravel_multi_index(there, maps))
+        assert stray[at] == pytest.approx(min(miss, module.RESIDUAL_CLIP_PX), abs=1e-4)
+        total[here] += miss * (int(trust) / 255) ** 2
+        count[here] += (int(trust) / 255) ** 2
+        at += 1
+    assert at == len(start) == len(weight)
+    means = module._filled_means(maps, start, stray, weight)
+    known = count >= module.SURE
+    assert known.mean() > 0.8
+    np.testing.assert_allclose(means[known], (total / np.maximum(count, 1e-9))[known], atol=1e-4)
 
 
 def test_the_median_along_colors_is_the_weighted_median() -> None:
