@@ -10,6 +10,11 @@ MAX_FEATURES = 1500
 RATIO = 0.75  # Lowe's test: the best match is this much nearer than the second best
 MIN_INLIERS = 25
 INLIER_PX = 2.0
+LEAST_AREA_KEPT = 0.05  # of a unit's area; what leaves less folds or mirrors the picture
+MOTIONS = 3  # that are looked for among the features of a pair
+LEAST_SUPPORT = 12  # features that agree on each
+SUPPORT_PX = 1.0
+WHOLE = 0.5  # of the features: what fewer agree on is a part of the picture, whose perspective they do not tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +46,35 @@ def find_homography(source: Features, target: Features) -> tuple[np.ndarray, int
         return None
     p, q = source.positions[rows], target.positions[columns]
     matrix, agrees = cv2.findHomography(p, q, cv2.RANSAC, INLIER_PX)
-    if matrix is None or int(agrees.sum()) < MIN_INLIERS or np.linalg.det(matrix[:2, :2]) < 0.05:
+    if matrix is None or int(agrees.sum()) < MIN_INLIERS or np.linalg.det(matrix[:2, :2]) < LEAST_AREA_KEPT:
         return None
     return matrix, int(agrees.sum())
+
+
+def find_motions(source: Features, target: Features) -> list[np.ndarray]:
+    """What large parts of the picture do: the motion that most matches agree on, that of most of the rest, and so on.
+
+    Returns:
+        (3, 3) each, from the source's pixels to the target's: a homography where half of the matches or more agree on
+        it, else an affine map.
+    """
+    if min(len(source.positions), len(target.positions)) < LEAST_SUPPORT:
+        return []
+    rows, columns = match_features(source.descriptors, target.descriptors)
+    p, q, count = source.positions[rows], target.positions[columns], len(rows)
+    found: list[np.ndarray] = []
+    while len(found) < MOTIONS and len(p) >= LEAST_SUPPORT:
+        motion, agrees = cv2.findHomography(p, q, cv2.USAC_MAGSAC, SUPPORT_PX, maxIters=1000)
+        if motion is not None and agrees.sum() < WHOLE * count:
+            affine, agrees = cv2.estimateAffine2D(p, q, method=cv2.USAC_MAGSAC, ransacReprojThreshold=SUPPORT_PX)
+            motion = None if affine is None else np.vstack([affine, [0, 0, 1]])
+        if motion is None or agrees.sum() < LEAST_SUPPORT:
+            break
+        if np.linalg.det(motion[:2, :2]) >= LEAST_AREA_KEPT:
+            found.append(motion)
+        rest = ~agrees.ravel().astype(bool)
+        p, q = p[rest], q[rest]
+    return found
 
 
 def match_features(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,4 +94,6 @@ def match_features(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
 def apply_homography(matrix: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """``positions`` (..., 2) sent through ``matrix`` (3, 3), float32."""
     flat = np.ascontiguousarray(positions, dtype=np.float32).reshape(-1, 1, 2)
+    if len(flat) == 0:
+        return flat.reshape(positions.shape)
     return cv2.perspectiveTransform(flat, matrix).reshape(positions.shape)

@@ -8,7 +8,8 @@ of the homography of matched features (a moving camera, a loop closure), replace
 but agree with it and prove better; so does, in a later round, the flow of a field that was fitted to the round before,
 followed. What a search leaves rough is *settled*: moved to where the pictures agree best nearby. Where a learned field
 is at hand it is a candidate of the first kind, with what the estimator makes of it. What proves better costs less: the
-sum of round-trip error and difference of color.
+sum of round-trip error and difference of color. Between neighbors, at last, plain surfaces get one motion each, since
+there wrong flow proves as well as right flow does.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -25,7 +26,7 @@ import cv2
 import numpy as np
 
 from omnimotion_core.config import FlowConfig
-from omnimotion_core.coordinates import Size, pixel_grid
+from omnimotion_core.coordinates import Size, pixel_grid, rescale_pixels
 from omnimotion_core.flow.consistency import (
     appearance_error,
     compose,
@@ -38,8 +39,9 @@ from omnimotion_core.flow.consistency import (
 )
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.estimators.dis import DisFlow, settle
-from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography
+from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography, find_motions
 from omnimotion_core.flow.pairs import Pair
+from omnimotion_core.flow.plain import View, move_plain_regions
 from omnimotion_core.flow.smoothing import smooth_along_surfaces
 from omnimotion_core.video.clip import Clip
 
@@ -213,7 +215,7 @@ class PairMatcher:
             continued: guesses at any size from how things move in the frames beside, to be settled.
             by_homography: whether the homography of matched features makes a candidate too where much has failed.
             learned: a learned field of the pair, at any size.
-            smooth: whether what is found is made smooth along surfaces.
+            smooth: whether what is found is made smooth along surfaces, and plain ones are kept from being drawn along.
             guided: the pair's flow by a fitted field, to be followed; it mends what else is found.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
@@ -231,7 +233,7 @@ class PairMatcher:
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
         if smooth:
-            best = self._smoothed(source, target, best)
+            best = self._without_drag(source, target, self._smoothed(source, target, best))
         if guided is not None:
             best = _both_mended(best, self._followed(source, target, Composed(guided, guided)))
         return best
@@ -300,6 +302,22 @@ class PairMatcher:
             smooth_along_surfaces(there.flow, source.lab, there.cost),
             smooth_along_surfaces(back.flow, target.lab, back.cost),
         ))  # fmt: skip
+
+    def _without_drag(
+        self, source: Frame, target: Frame, found: tuple[Direction, Direction]
+    ) -> tuple[Direction, Direction]:
+        """What is found, plain regions not drawn along by what moves beside them."""
+        there, back = found
+        features = [self._at_working_size(frame.features) for frame in (source, target)]
+        moved = move_plain_regions(
+            View(source.lab, target.lab, there.flow, there.appearance),
+            View(target.lab, source.lab, back.flow, back.appearance), find_motions(*features),
+        )  # fmt: skip
+        return found if moved is None else self._judge(source, target, moved)
+
+    def _at_working_size(self, features: Features) -> Features:
+        positions = rescale_pixels(features.positions, self.bank.matching_size, self.working_size)
+        return dataclasses.replace(features, positions=positions)
 
     def _settle(self, source: Frame, target: Frame, guess: Both) -> Both:
         forward, backward = (resize_flow(flow, self.working_size) for flow in guess)

@@ -1,0 +1,268 @@
+"""Plain surfaces: what has no texture moves by one motion, that of most of its flow, which its outline must bear out.
+
+On a bare wall, in a sky, before a studio's backing nothing tells one place from the next, and flow there is drawn in
+from what has texture around: from the outline of a head that passes, say. The wall is then pushed along before the head
+and pulled along behind it, and no check tells, since it comes back as if it had moved, and looks the same. So each
+region without texture is asked which one motion explains the edges around it and its own inside: one of the motions of
+the pair's features, standing still, or one that its outline's own flow agrees on. A region keeps its flow where no
+motion does, where its inside speaks against it, and where most of its flow is otherwise.
+
+The other direction follows: what a region of one picture lands on goes back by the same motion. What the motion does
+not carry to a place that looks alike, since something covers it there, keeps its flow, which no longer comes back.
+
+Source: that motion is to be taken from where it is known, and regions of one color move as one, is Wang and Adelson's
+("Representing moving images with layers", 1994); edges are asked for what they tell, the motion across them, as in
+Horn and Schunck 1981.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from omnimotion_core.coordinates import inside, pixel_grid
+from omnimotion_core.flow.homography import LEAST_AREA_KEPT, apply_homography
+
+PLAIN_SLOPE = 0.6  # CIELAB units a pixel; a region in which color changes by less has no texture
+LEAST_AREA = 0.003  # of the picture; smaller regions are left alone
+OUTLINE_PX = 3  # how far from a region its edges are looked for
+LEAST_OUTLINE = 24  # edge pixels; what has fewer around it is left alone
+MOST_OUTLINE = 3000  # edge pixels that are asked
+LEAST_ASKED = 0.5  # of an outline, by length
+MOST_MISSED = 0.6  # pixels that edges may be off by, on average, each by one at most
+PREFERENCE = 0.05  # pixels by which a motion that the outline suggests must be better than those of the whole picture
+AGREE_PX = 0.75  # flow that is nearer to a motion than this agrees with it
+LEAST_AGREEING = 0.5  # of a region's flow
+LEAST_ALIKE = 0.6  # of a region; where less of it lands on its own color, the motion is another
+ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
+MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
+LEAST_NOISE = 0.1  # CIELAB units, of pictures without any: what rounding and reading between pixels do
+EXPOSURE_STEP = 4  # pixels between those that a change of exposure is read from
+OUTLINE_MOTIONS = 2  # that a region's outline is asked for
+OUTLINE_SAMPLES = 400
+OUTLINE_AGREES_PX = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One direction of a pair of frames: from the ``source`` to the ``target``."""
+
+    source: np.ndarray  # (h, w, 3) float32 CIELAB, slightly blurred
+    target: np.ndarray  # the same of the other frame
+    flow: np.ndarray  # (h, w, 2) float32, pixels
+    appearance: np.ndarray  # (h, w) float32, CIELAB units: how far the colors of a match are apart
+
+    @functools.cached_property
+    def exposure(self) -> np.ndarray:
+        """By how much the target is lighter or otherwise colored, (3,): the median over what flow matches."""
+        height, width = self.appearance.shape
+        pixels = pixel_grid((width, height))[::EXPOSURE_STEP, ::EXPOSURE_STEP].reshape(-1, 2)
+        x, y = pixels.astype(int).T
+        return np.asarray(np.median(_read(self.target, pixels + self.flow[y, x]) - self.source[y, x], axis=0))
+
+    @functools.cached_property
+    def noise(self) -> float:
+        """How far the colors of a right match are apart, CIELAB units."""
+        return max(float(np.median(self.appearance)), LEAST_NOISE)
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """A plain region's pixels and those of the edges around it, (N, 2) int as (x, y)."""
+
+    inside: np.ndarray
+    outline: np.ndarray
+    slope: np.ndarray  # (M,) of the outline's pixels
+    share: np.ndarray  # (M,) what each of them counts: stretches of an outline count by their length
+
+
+@dataclass(frozen=True, eq=False)
+class _Assigned:
+    """The motions that were given to plain regions of one direction's source."""
+
+    flow: np.ndarray  # (h, w, 2)
+    chosen: np.ndarray  # (h, w) int: 0 where flow was kept, k: motions[k - 1], -k: the other direction's, taken back
+    motions: list[np.ndarray]
+    plain: np.ndarray  # (h, w) bool: without texture, small regions too
+
+
+def move_plain_regions(
+    there: View, back: View, motions: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The flow of a pair of frames, plain regions moved by one motion each.
+
+    Args:
+        there, back: both directions of the pair.
+        motions: (3, 3) each: what parts of the source's picture are known to do, as homographies from its pixels to the
+            target's; standing still is always tried.
+    Returns:
+        Flow there and back, (h, w, 2) float32 each; None where all regions keep their flow.
+    """
+    still = np.eye(3)
+    forward = _assign(there, [still, *motions])
+    backward = _assign(back, [still, *(np.linalg.inv(motion) for motion in motions)])
+    if not forward.motions and not backward.motions:
+        return None
+    return _sent_back(there, forward, backward), _sent_back(back, backward, forward)
+
+
+def _assign(view: View, motions: Sequence[np.ndarray]) -> _Assigned:
+    slope = _slope(view.source)
+    plain = cv2.dilate((slope >= PLAIN_SLOPE).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+    assigned = _Assigned(view.flow.copy(), np.zeros(plain.shape, np.int32), [], plain)
+    for region in _regions(plain, slope):
+        motion = _motion_of(region, view, motions)
+        if motion is None:
+            continue
+        assigned.motions.append(motion)
+        _put(assigned, view, region.inside, motion, len(assigned.motions))
+    return assigned
+
+
+def _sent_back(view: View, own: _Assigned, other: _Assigned) -> np.ndarray:
+    """``own`` flow, and plain pixels that kept theirs but are landed on by what the ``other`` direction moved."""
+    height, width = own.plain.shape
+    result = _Assigned(own.flow.copy(), own.chosen.copy(), own.motions, own.plain)
+    for index, motion in enumerate(other.motions, 1):
+        inverse = np.linalg.inv(motion)
+        pixels = _pixels(result.plain & (result.chosen == 0))
+        ends = apply_homography(inverse, pixels.astype(np.float32))
+        pixels, ends = (each[inside(ends, (width, height))] for each in (pixels, ends))
+        x, y = np.rint(ends).astype(int).clip(0, (width - 1, height - 1)).T
+        _put(result, view, pixels[other.chosen[y, x] == index], inverse, -index)
+    return result.flow
+
+
+def _put(assigned: _Assigned, view: View, pixels: np.ndarray, motion: np.ndarray, name: int) -> None:
+    """Move those of ``pixels`` by ``motion`` that land where it looks alike."""
+    alike = _alike(pixels, view, motion)[0]
+    x, y = pixels[alike].T
+    moved = pixels[alike].astype(np.float32)
+    assigned.flow[y, x] = apply_homography(motion, moved) - moved
+    assigned.chosen[y, x] = name
+
+
+def _regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[_Region]:
+    """The regions of ``plain`` (h, w) bool that are large enough and have edges around them."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(plain.astype(np.uint8), connectivity=4)
+    side = 2 * OUTLINE_PX + 1
+    for label in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= LEAST_AREA * plain.size):
+        if label == 0:  # what is not plain
+            continue
+        left, top, width, height = stats[label, :4]
+        corner = np.array([max(left - OUTLINE_PX, 0), max(top - OUTLINE_PX, 0)])
+        window = slice(corner[1], top + height + OUTLINE_PX), slice(corner[0], left + width + OUTLINE_PX)
+        region, steep = (labels[window] == label).astype(np.uint8), slope[window]
+        edges = (cv2.dilate(region, np.ones((side, side), np.uint8)) > 0) & (steep >= PLAIN_SLOPE)
+        share = 1 / np.maximum(cv2.boxFilter(edges.astype(np.float32), -1, (side, side), normalize=False), 1)
+        outline = _pixels(edges)
+        if len(outline) < LEAST_OUTLINE:
+            continue
+        outline = outline[_spread(len(outline), MOST_OUTLINE)]
+        x, y = outline.T
+        grown = _pixels(cv2.dilate(region, np.ones((3, 3), np.uint8)))
+        yield _Region(grown + corner, outline + corner, steep[y, x], share[y, x])
+
+
+def _motion_of(region: _Region, view: View, motions: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The motion of a plain region, (3, 3): of those that its inside admits the one that its edges miss least.
+
+    None where it is to keep its flow. What the outline suggests must be better by ``PREFERENCE``.
+    """
+    ranked = [(_missed(region, view, motion), motion) for motion in motions]
+    ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in _outline_motions(region, view.flow)]
+    for missed, motion in sorted(ranked, key=lambda pair: pair[0]):
+        if missed <= MOST_MISSED and _admits(region, view, motion):
+            return motion
+    return None
+
+
+def _missed(region: _Region, view: View, motion: np.ndarray) -> float:
+    """By how many pixels the region's edges are off by ``motion``, on average, each by one at most.
+
+    What edges are off across them is their difference of color over their slope. Edges that leave the picture are not
+    asked; a motion by which most do is off by as much as can be.
+    """
+    difference, stays = _differences(region.outline, view, motion)
+    if region.share[stays].sum() < LEAST_ASKED * region.share.sum():
+        return 1.0
+    off = np.minimum(difference[stays] / region.slope[stays], 1)
+    return float(np.average(off, weights=region.share[stays]))
+
+
+def _admits(region: _Region, view: View, motion: np.ndarray) -> bool:
+    """Whether a region's inside lands on its own color, looks no less alike than by its flow, and mostly flows so."""
+    alike, worse = _alike(region.inside, view, motion)
+    if alike.mean() < LEAST_ALIKE or worse[alike].mean() > MOST_WORSE * view.noise:
+        return False
+    x, y = region.inside.T
+    start = region.inside.astype(np.float32)
+    off = np.abs(apply_homography(motion, start) - start - view.flow[y, x]).max(axis=-1)
+    return bool((off < AGREE_PX).mean() >= LEAST_AGREEING)
+
+
+def _outline_motions(region: _Region, flow: np.ndarray) -> list[np.ndarray]:
+    """The affine motion that most of the outline's flow agrees on, and that of most of the rest, (3, 3) each."""
+    x, y = region.outline.T
+    start = region.outline.astype(np.float32)
+    end = start + flow[y, x]
+    found: list[np.ndarray] = []
+    while len(found) < OUTLINE_MOTIONS and len(start) >= LEAST_OUTLINE:
+        some = _spread(len(start), OUTLINE_SAMPLES)
+        affine, _ = cv2.estimateAffine2D(
+            start[some], end[some], method=cv2.USAC_MAGSAC, ransacReprojThreshold=OUTLINE_AGREES_PX, maxIters=500
+        )
+        if affine is None:
+            break
+        motion = np.vstack([affine, [0, 0, 1]])
+        if np.linalg.det(motion) >= LEAST_AREA_KEPT:
+            found.append(motion)
+        rest = np.linalg.norm(apply_homography(motion, start) - end, axis=-1) > 2 * OUTLINE_AGREES_PX
+        start, end = start[rest], end[rest]
+    return found
+
+
+def _alike(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of ``pixels`` land on their own color by ``motion``; by how much more they differ than by their flow."""
+    x, y = pixels.T
+    before = view.appearance[y, x]
+    difference, stays = _differences(pixels, view, motion)
+    return stays & (difference <= np.maximum(before, view.noise) + ALIKE * view.noise), difference - before
+
+
+def _differences(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far the colors of ``pixels`` (N, 2) and of where ``motion`` sends them are apart, and which stay in sight."""
+    height, width = view.source.shape[:2]
+    ends = apply_homography(motion, pixels.astype(np.float32))
+    x, y = pixels.T
+    apart = np.abs(_read(view.target, ends) - view.source[y, x] - view.exposure).mean(axis=-1)
+    return apart, np.asarray(((ends >= 0) & (ends <= (width - 1, height - 1))).all(axis=-1))
+
+
+def _read(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """``picture`` (h, w, 3) at ``places`` (N, 2), bilinear, (N, 3)."""
+    row = 1 << 14  # OpenCV's rows are of 32767 at most
+    padded = np.zeros((max(-(-len(places) // row), 1) * row, 2), np.float32)
+    padded[: len(places)] = places
+    across, down = (padded[:, axis].reshape(-1, row) for axis in (0, 1))
+    read = cv2.remap(picture, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return read.reshape(-1, picture.shape[2])[: len(places)]
+
+
+def _slope(lab: np.ndarray) -> np.ndarray:
+    """By how much color changes from pixel to pixel, (h, w): the mean over the channels."""
+    across = cv2.Sobel(lab, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
+    down = cv2.Sobel(lab, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
+    return np.asarray(np.hypot(across, down).mean(axis=-1))
+
+
+def _pixels(mask: np.ndarray) -> np.ndarray:
+    """Where ``mask`` (h, w) is set, (N, 2) int as (x, y)."""
+    return np.argwhere(mask)[:, ::-1]
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most ``most`` of ``count`` places, evenly spread."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)

@@ -1,0 +1,205 @@
+"""Plain regions beside things that move, their motion given by formula."""
+
+import cv2
+import numpy as np
+import pytest
+
+from omnimotion_core.flow.consistency import appearance_error, cycle_error
+from omnimotion_core.flow.plain import View, move_plain_regions
+
+WIDTH, HEIGHT, EDGE = 200, 140, 20  # EDGE: of the ground that is beside the picture
+HEAD = np.array([85.0, 75.0]), np.array([30.0, 40.0])  # centre and half axes
+HEAD_STEP = np.array([6, 1])
+REACH_PX = 6.0  # over which the wall is drawn along
+Pictures = tuple[np.ndarray, np.ndarray]
+
+
+def texture(size: tuple[int, int], amount: float, seed: int) -> np.ndarray:
+    """(h, w, 3) random CIELAB texture with a standard deviation of ``amount``."""
+    rough = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(size[1], size[0], 3)), (0, 0), 1.5)
+    return (rough / rough.std() * amount).astype(np.float32)
+
+
+def wall(amount: float = 0.05) -> np.ndarray:
+    """Ground larger than the picture: bare, but for a dark board at the left and a window."""
+    size = WIDTH + 2 * EDGE, HEIGHT + 2 * EDGE
+    ground = np.full((size[1], size[0], 3), (45, 2, 4), np.float32) + texture(size, amount, 1)
+    ground[:, : EDGE + 25] += (-25, 5, -20)
+    ground[EDGE + 15 : EDGE + 60, EDGE + 150 : EDGE + 180] += (35, 0, 10)
+    return ground
+
+
+def in_head(shift: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    (across, down), (half_width, half_height) = HEAD[0] + shift, HEAD[1]
+    return ((x - across) / half_width) ** 2 + ((y - down) / half_height) ** 2 < 1
+
+
+def pictures(ground: np.ndarray, step: np.ndarray, *, lighter: float = 0.0, noise: float = 0.3) -> Pictures:
+    """Two frames, slightly blurred CIELAB: the ground moves by ``step``, a head with texture before it by its own."""
+    face = np.array([60, 15, 15], np.float32) + texture((WIDTH, HEIGHT), 8.0, 2)
+    frames = []
+    for t in range(2):
+        x, y = EDGE - t * step
+        frame = ground[y : y + HEIGHT, x : x + WIDTH].copy()
+        head = in_head(t * HEAD_STEP)
+        frame[head] = np.roll(face, t * HEAD_STEP[::-1], axis=(0, 1))[head]
+        frame += np.random.default_rng(10 + t).normal(0, noise, frame.shape).astype(np.float32)
+        frame[..., 0] += t * lighter
+        frames.append(cv2.GaussianBlur(frame, (0, 0), 1.0))
+    return frames[0], frames[1]
+
+
+def exact_flow(step: np.ndarray, direction: int) -> np.ndarray:
+    """Exact flow from the first frame (``direction`` 1) or from the second (-1)."""
+    head = in_head(HEAD_STEP if direction < 0 else 0 * HEAD_STEP)
+    return (direction * np.where(head[..., None], HEAD_STEP, step)).astype(np.float32)
+
+
+def drawn_along(step: np.ndarray, direction: int) -> np.ndarray:
+    """The same, the ground drawn along by the head: the more, the nearer to it."""
+    head = in_head(HEAD_STEP if direction < 0 else 0 * HEAD_STEP)
+    away = cv2.distanceTransform((~head).astype(np.uint8), cv2.DIST_L2, 5)
+    share = np.exp(-away / REACH_PX)[..., None]
+    return (direction * (share * HEAD_STEP + (1 - share) * step)).astype(np.float32)
+
+
+def views(frames: Pictures, forward: np.ndarray, backward: np.ndarray) -> tuple[View, View]:
+    def view(source: np.ndarray, target: np.ndarray, flow: np.ndarray) -> View:
+        return View(source, target, flow, appearance_error(source, target, flow, np.ones(flow.shape[:2], bool)))
+
+    return view(*frames, forward), view(*frames[::-1], backward)
+
+
+def shifting(step: np.ndarray) -> np.ndarray:
+    return np.array([[1, 0, step[0]], [0, 1, step[1]], [0, 0, 1]], np.float64)
+
+
+def near_head() -> np.ndarray:
+    """The ground around the head of the first frame, but for what the head covers in the second and its soft edge."""
+    covered = in_head(0 * HEAD_STEP) | in_head(HEAD_STEP)
+    far, close = (cv2.dilate(covered.astype(np.uint8), np.ones((side, side), np.uint8)) for side in (21, 9))
+    return (far > 0) & (close == 0)
+
+
+def share_right(flow: np.ndarray, exact: np.ndarray, where: np.ndarray) -> float:
+    return float((np.linalg.norm(flow - exact, axis=-1)[where] < 0.5).mean())
+
+
+def assert_kept(moved: tuple[np.ndarray, np.ndarray] | None, there: View, back: View) -> None:
+    for flow, view in zip(moved or (there.flow, back.flow), (there, back), strict=True):
+        np.testing.assert_allclose(flow, view.flow, atol=1e-3)
+
+
+@pytest.mark.parametrize("lighter", [0.0, 6.0])
+@pytest.mark.parametrize("step", [np.array([0, 0]), np.array([-2, 1])])
+def test_a_bare_wall_is_not_drawn_along_by_what_passes(step: np.ndarray, lighter: float) -> None:
+    there, back = views(pictures(wall(), step, lighter=lighter), drawn_along(step, 1), drawn_along(step, -1))
+    moved = move_plain_regions(there, back, [shifting(HEAD_STEP), shifting(step)])
+    assert moved is not None
+    exact, ground = exact_flow(step, 1), near_head()
+    assert share_right(there.flow, exact, ground) < 0.3
+    assert share_right(moved[0], exact, ground) > 0.97
+    head = cv2.erode(in_head(0 * HEAD_STEP).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    np.testing.assert_array_equal(moved[0][head], there.flow[head])
+    assert np.median(cycle_error(*moved)[ground]) < 0.01
+
+
+def test_what_gets_covered_no_longer_comes_back() -> None:
+    still = np.array([0, 0])
+    there, back = views(pictures(wall(), still), drawn_along(still, 1), drawn_along(still, -1))
+    moved = move_plain_regions(there, back, [])
+    assert moved is not None
+    covered = in_head(HEAD_STEP) & ~cv2.dilate(in_head(0 * HEAD_STEP).astype(np.uint8), np.ones((5, 5))).astype(bool)
+    before, after = cycle_error(there.flow, back.flow)[covered], cycle_error(*moved)[covered]
+    assert np.median(before) < 2.0
+    assert np.median(after) > 2.5
+
+
+def test_pictures_without_noise_have_plain_walls_too() -> None:
+    still = np.array([0, 0])
+    there, back = views(pictures(wall(0.0), still, noise=0.0), drawn_along(still, 1), drawn_along(still, -1))
+    moved = move_plain_regions(there, back, [])
+    assert moved is not None
+    assert share_right(moved[0], exact_flow(still, 1), near_head()) > 0.97
+
+
+def test_a_plain_thing_keeps_the_motion_of_its_outline_though_the_ground_has_another() -> None:
+    """Its inside would look the same by the ground's motion, which is the only one that is known of the picture."""
+    step, own = np.array([-2, 1]), np.array([3, 0])
+    ground = wall(8.0)
+    frames = []
+    for t in range(2):
+        x, y = EDGE - t * step
+        frame = ground[y : y + HEIGHT, x : x + WIDTH].copy()
+        left, top = 60 + t * own[0], 50 + t * own[1]
+        frame[top : top + 50, left : left + 90] = (80, 0, 3)
+        frame += np.random.default_rng(20 + t).normal(0, 0.3, frame.shape).astype(np.float32)
+        frames.append(cv2.GaussianBlur(frame, (0, 0), 1.0))
+
+    def exact(direction: int) -> np.ndarray:
+        flow = np.broadcast_to(direction * step, (HEIGHT, WIDTH, 2)).astype(np.float32)
+        left = 60 + own[0] * (direction < 0)
+        flow[50:100, left : left + 90] = direction * own
+        return flow
+
+    def uneven(direction: int) -> np.ndarray:
+        """Right at the thing's edges, off by more than half a pixel in the half of its inside that is the upper."""
+        flow = exact(direction)
+        flow[58:74, 70:140, 1] += 0.7
+        return flow
+
+    there, back = views((frames[0], frames[1]), uneven(1), uneven(-1))
+    moved = move_plain_regions(there, back, [shifting(step)])
+    assert moved is not None
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[54:96, 64:146] = True
+    assert share_right(there.flow, exact(1), inside) < 0.8
+    assert share_right(moved[0], exact(1), inside) > 0.97
+
+
+def test_a_wall_whose_faint_texture_tells_otherwise_keeps_its_flow() -> None:
+    """All edges around it are of bars that move, and so does it, by another step."""
+    step, bars = np.array([0, 2]), np.array([1, 0])
+    ground = np.full((HEIGHT + 2 * EDGE, WIDTH + 2 * EDGE, 3), (60, 0, 0), np.float32)
+    ground += texture((WIDTH + 2 * EDGE, HEIGHT + 2 * EDGE), 0.8, 3)
+    frames, flows = [], []
+    for t in range(2):
+        x, y = EDGE - t * step
+        frame = ground[y : y + HEIGHT, x : x + WIDTH].copy()
+        flow = np.broadcast_to((1 - 2 * t) * step, frame.shape[:2] + (2,)).astype(np.float32)
+        for left in (10, 70, 130, 190):
+            bar = slice(left + t * bars[0], left + t * bars[0] + 6)
+            frame[:, bar] = (20, 0, 0)
+            flow[:, bar] = (1 - 2 * t) * bars
+        frame += np.random.default_rng(30 + t).normal(0, 0.2, frame.shape).astype(np.float32)
+        frames.append(cv2.GaussianBlur(frame, (0, 0), 1.0))
+        flows.append(flow)
+    there, back = views((frames[0], frames[1]), flows[0], flows[1])
+    assert_kept(move_plain_regions(there, back, [shifting(bars)]), there, back)
+
+
+def test_a_region_most_of_whose_flow_is_otherwise_keeps_it() -> None:
+    still = np.array([0, 0])
+    elsewhere = np.full((HEIGHT, WIDTH, 2), (1.5, 0), np.float32)
+    there, back = views(pictures(wall(), still), elsewhere, -elsewhere)
+    assert_kept(move_plain_regions(there, back, []), there, back)
+
+
+@pytest.mark.parametrize("amount", [8.0, 0.0])
+def test_a_picture_full_of_texture_or_without_any_edge_has_no_plain_regions(amount: float) -> None:
+    picture = np.full((HEIGHT, WIDTH, 3), (50, 0, 0), np.float32) + texture((WIDTH, HEIGHT), 1.0, 4) * amount
+    nothing = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    there, back = views((picture, picture), nothing, nothing)
+    assert move_plain_regions(there, back, [shifting(np.array([1, 1]))]) is None
+
+
+def test_a_motion_that_leaves_the_picture_is_none() -> None:
+    still = np.array([0, 0])
+    there, back = views(pictures(wall(), still), drawn_along(still, 1), drawn_along(still, -1))
+    away = np.array([[1, 0, 1e6], [0, 1, -1e6], [0, 0, 1]])
+    horizon = np.array([[1, 0, 0], [0, 1, 0], [-1 / 100, 0, 1]])  # pixels of column 100 go to infinity
+    expected, moved = move_plain_regions(there, back, []), move_plain_regions(there, back, [away, horizon])
+    assert expected is not None
+    assert moved is not None
+    np.testing.assert_array_equal(moved[0], expected[0])
