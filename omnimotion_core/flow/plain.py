@@ -70,9 +70,10 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class _Region:
-    """A plain region's pixels and those of the edges around it, (N, 2) int as (x, y)."""
+    """A plain region's pixels, the same with what is around them, and the edges there, (N, 2) int as (x, y)."""
 
     inside: np.ndarray
+    grown: np.ndarray
     outline: np.ndarray
     slope: np.ndarray  # (M,) of the outline's pixels
     share: np.ndarray  # (M,) what each of them counts: stretches of an outline count by their length
@@ -117,7 +118,7 @@ def _assign(view: View, motions: Sequence[np.ndarray]) -> _Assigned:
         if motion is None:
             continue
         assigned.motions.append(motion)
-        _put(assigned, view, region.inside, motion, len(assigned.motions))
+        _put(assigned, view, region.grown, motion, len(assigned.motions))
     return assigned
 
 
@@ -155,15 +156,15 @@ def _regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[_Region]:
         corner = np.array([max(left - OUTLINE_PX, 0), max(top - OUTLINE_PX, 0)])
         window = slice(corner[1], top + height + OUTLINE_PX), slice(corner[0], left + width + OUTLINE_PX)
         region, steep = (labels[window] == label).astype(np.uint8), slope[window]
-        edges = (cv2.dilate(region, np.ones((side, side), np.uint8)) > 0) & (steep >= PLAIN_SLOPE)
+        grown = cv2.dilate(region, np.ones((side, side), np.uint8)) > 0
+        edges = grown & (steep >= PLAIN_SLOPE)
         share = 1 / np.maximum(cv2.boxFilter(edges.astype(np.float32), -1, (side, side), normalize=False), 1)
         outline = _pixels(edges)
         if len(outline) < LEAST_OUTLINE:
             continue
         outline = outline[_spread(len(outline), MOST_OUTLINE)]
         x, y = outline.T
-        grown = _pixels(cv2.dilate(region, np.ones((3, 3), np.uint8)))
-        yield _Region(grown + corner, outline + corner, steep[y, x], share[y, x])
+        yield _Region(_pixels(region) + corner, _pixels(grown) + corner, outline + corner, steep[y, x], share[y, x])
 
 
 def _motion_of(region: _Region, view: View, motions: Sequence[np.ndarray]) -> np.ndarray | None:

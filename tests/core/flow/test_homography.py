@@ -3,7 +3,15 @@ import numpy as np
 
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.evaluation.synthetic import Scene
-from omnimotion_core.flow.homography import RATIO, apply_homography, find_features, find_homography, match_features
+from omnimotion_core.flow.homography import (
+    RATIO,
+    Features,
+    apply_homography,
+    find_features,
+    find_homography,
+    find_motions,
+    match_features,
+)
 
 MATRIX = np.array([[1.05, 0.08, -6.0], [-0.06, 0.97, 9.0], [1e-4, -5e-5, 1.0]])
 
@@ -63,3 +71,39 @@ def test_features_match_as_when_they_are_compared_one_by_one() -> None:
     rows, columns = match_features(source, target)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
     assert len(expected) >= 15
+
+
+def features(positions: np.ndarray, descriptors: np.ndarray) -> Features:
+    return Features(positions.astype(np.float32), descriptors.astype(np.float32))
+
+
+def test_the_motions_of_a_picture_s_parts_are_found_by_their_size() -> None:
+    """120 features of the ground, 40 of a thing that turns, 30 that lie anywhere, in any order."""
+    rng = np.random.default_rng(8)
+    turn = np.array([[0.96, -0.2, 30.0], [0.2, 0.96, -12.0], [0, 0, 1]])
+    start = rng.uniform(0, 200, (190, 2))
+    end = rng.uniform(0, 200, (190, 2))
+    end[:120], end[120:160] = apply_homography(MATRIX, start[:120]), apply_homography(turn, start[120:160])
+    end[:160] += rng.normal(0, 0.1, (160, 2))
+    descriptors, order = rng.integers(0, 256, (190, 128)), rng.permutation(190)
+    motions = find_motions(features(start, descriptors), features(end[order], descriptors[order]))
+    assert len(motions) == 2
+    for motion, truth, rows in ((motions[0], MATRIX, slice(120)), (motions[1], turn, slice(120, 160))):
+        miss = np.linalg.norm(apply_homography(motion, start[rows]) - apply_homography(truth, start[rows]), axis=-1)
+        assert miss.max() < 0.5
+    np.testing.assert_array_equal(motions[1][2], [0, 0, 1])  # a part does not tell its perspective
+    again = find_motions(features(start, descriptors), features(end[order], descriptors[order]))
+    np.testing.assert_array_equal(np.stack(again), np.stack(motions))
+
+
+def test_pictures_without_features_or_mirrored_have_no_motions() -> None:
+    source, empty = find_features(picture()), find_features(np.zeros((200, 240), np.uint8))
+    assert find_motions(source, empty) == []
+    assert find_motions(empty, source) == []
+    positions, descriptors = source.positions, source.descriptors
+    mirrored = features(np.stack([239 - positions[:, 0], positions[:, 1]], -1), descriptors)
+    assert find_motions(source, mirrored) == []
+
+
+def test_no_positions_are_sent_nowhere() -> None:
+    assert apply_homography(MATRIX, np.zeros((0, 2))).shape == (0, 2)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from omnimotion_core.flow.consistency import appearance_error, cycle_error
-from omnimotion_core.flow.plain import View, move_plain_regions
+from omnimotion_core.flow.plain import View, _regions, _slope, move_plain_regions
 
 WIDTH, HEIGHT, EDGE = 200, 140, 20  # EDGE: of the ground that is beside the picture
 HEAD = np.array([85.0, 75.0]), np.array([30.0, 40.0])  # centre and half axes
 HEAD_STEP = np.array([6, 1])
-REACH_PX = 6.0  # over which the wall is drawn along
+REACH_PX = 9.0  # over which the wall is drawn along
 Pictures = tuple[np.ndarray, np.ndarray]
 
 
@@ -103,6 +103,8 @@ def test_a_bare_wall_is_not_drawn_along_by_what_passes(step: np.ndarray, lighter
     head = cv2.erode(in_head(0 * HEAD_STEP).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     np.testing.assert_array_equal(moved[0][head], there.flow[head])
     assert np.median(cycle_error(*moved)[ground]) < 0.01
+    leaving = np.isinf(cycle_error(exact, exact))
+    np.testing.assert_array_equal(moved[0][leaving], there.flow[leaving])
 
 
 def test_what_gets_covered_no_longer_comes_back() -> None:
@@ -158,25 +160,94 @@ def test_a_plain_thing_keeps_the_motion_of_its_outline_though_the_ground_has_ano
     assert share_right(moved[0], exact(1), inside) > 0.97
 
 
-def test_a_wall_whose_faint_texture_tells_otherwise_keeps_its_flow() -> None:
-    """All edges around it are of bars that move, and so does it, by another step."""
-    step, bars = np.array([0, 2]), np.array([1, 0])
-    ground = np.full((HEIGHT + 2 * EDGE, WIDTH + 2 * EDGE, 3), (60, 0, 0), np.float32)
-    ground += texture((WIDTH + 2 * EDGE, HEIGHT + 2 * EDGE), 0.8, 3)
-    frames, flows = [], []
+def waves(step: np.ndarray, amount: float) -> np.ndarray:
+    """(h, w, 3) a bare wall with a dark board, moved by ``step``, which may be a part of a pixel; faint waves on it."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    x, y = x - step[0], y - step[1]
+    light = 60 + amount * sum(np.sin(x * a + y * b) for a, b in ((0.9, 0.3), (-0.4, 0.8), (0.7, -0.7)))
+    board = 1 / (1 + np.exp(2 * (x - 40))) + 1 / (1 + np.exp(2 * (150 - y - 0.5 * x)))
+    return np.stack([light - 30 * board, 0 * x, 5 * board], axis=-1).astype(np.float32)
+
+
+def seen(frames: Pictures, noise: float = 0.15) -> Pictures:
+    first, second = (
+        frame + np.random.default_rng(40 + t).normal(0, noise, frame.shape).astype(np.float32)
+        for t, frame in enumerate(frames)
+    )
+    return first, second
+
+
+def even(step: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(step, (HEIGHT, WIDTH, 2)).astype(np.float32).copy()
+
+
+def test_a_wall_s_faint_texture_tells_its_motion_though_all_edges_have_another() -> None:
+    """And though the two are nearer to each other than what flow may disagree by."""
+    step, bars = np.array([-0.4, 0.5]), np.array([0.3, 0.0])
+    frames = []
     for t in range(2):
-        x, y = EDGE - t * step
-        frame = ground[y : y + HEIGHT, x : x + WIDTH].copy()
-        flow = np.broadcast_to((1 - 2 * t) * step, frame.shape[:2] + (2,)).astype(np.float32)
+        frame = waves(t * step + [400, -400], 0.8)  # without the board
+        x = np.arange(WIDTH) - t * bars[0]
         for left in (10, 70, 130, 190):
-            bar = slice(left + t * bars[0], left + t * bars[0] + 6)
-            frame[:, bar] = (20, 0, 0)
-            flow[:, bar] = (1 - 2 * t) * bars
-        frame += np.random.default_rng(30 + t).normal(0, 0.2, frame.shape).astype(np.float32)
-        frames.append(cv2.GaussianBlur(frame, (0, 0), 1.0))
-        flows.append(flow)
-    there, back = views((frames[0], frames[1]), flows[0], flows[1])
+            frame[:, :, 0] -= 40 / (1 + np.exp(3 * (abs(x - left) - 4)))
+        frames.append(frame)
+    there, back = views(seen((frames[0], frames[1])), even(step), even(-step))
     assert_kept(move_plain_regions(there, back, [shifting(bars)]), there, back)
+
+
+def test_of_two_motions_that_its_inside_admits_a_region_takes_what_its_edges_tell() -> None:
+    step = np.array([0.3, -0.25])
+    there, back = views(seen((waves(0 * step, 0.0), waves(step, 0.0))), even(0.5 * step), even(-0.5 * step))
+    moved = move_plain_regions(there, back, [shifting(step)])
+    assert moved is not None
+    np.testing.assert_allclose(moved[0][60:80, 80:110], even(step)[60:80, 80:110], atol=0.05)
+
+
+def test_what_one_direction_moves_goes_back_the_same_way() -> None:
+    """The way back's own flow is torn, so that it alone would stay as it is."""
+    still = np.array([0, 0])
+    wrong = even(still)
+    wrong[..., 1] = 1.5 * (np.arange(WIDTH) // 12 % 3 - 1.0) + 0.75
+    there, back = views(pictures(wall(), still), drawn_along(still, 1), wrong)
+    moved = move_plain_regions(there, back, [])
+    assert moved is not None
+    np.testing.assert_array_equal(moved[1][120:135, 40:140], 0)
+    np.testing.assert_array_equal(moved[1][near_head()], 0)
+
+
+def test_a_motion_by_which_much_of_a_region_lands_on_another_color_is_not_its_own() -> None:
+    """Soft folds without an edge move through a part of a bare wall that stands still."""
+    x = np.arange(WIDTH, dtype=np.float32)
+    frames, steps = [], np.where(x < 100, 0, 8).astype(np.float32)
+    for t in range(2):
+        folds = 10 * np.sin((x - 100 - t * 8) * (2 * np.pi / 45)) * np.clip((x - 100 - t * 8) / 20, 0, 1)
+        frames.append(waves(np.array([0, 0]), 0.0) + folds[:, None] * np.array([1, 0, 0], np.float32))
+    flow = even(np.array([0, 0]))
+    flow[..., 0] = steps
+    there, back = views(seen((frames[0], frames[1])), flow, -np.roll(flow, 8, axis=1))
+    kept = move_plain_regions(there, back, [])
+    assert kept is not None  # behind the board nothing speaks against standing still
+    np.testing.assert_array_equal(kept[0][10:30, 115:190], flow[10:30, 115:190])
+
+
+def test_stretches_of_an_outline_count_by_their_length_and_not_by_their_texture() -> None:
+    """A bare square between one sharp edge and a rough field."""
+    picture = np.full((80, 120, 3), (50, 0, 0), np.float32)
+    picture[:, :40] = (30, 0, 0)
+    picture[:, 77:] += texture((43, 80), 15.0, 6)
+    slope = _slope(picture)
+    bare = np.zeros((80, 120), bool)
+    bare[:, 43:77] = True
+    (region,) = _regions(bare & (slope < 0.1), slope)
+    left = region.outline[:, 0] < 60
+    assert (~left).sum() > 2.5 * left.sum()
+    assert region.share[~left].sum() < 1.7 * region.share[left].sum()
+
+
+def test_pictures_without_noise_are_taken_to_have_a_little() -> None:
+    nothing = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    there, _ = views((wall(0)[:HEIGHT, :WIDTH],) * 2, nothing, nothing)
+    assert 0 < there.noise < 0.2
 
 
 def test_a_region_most_of_whose_flow_is_otherwise_keeps_it() -> None:
