@@ -35,7 +35,6 @@ MOST_MISSED = 0.6  # pixels that edges may be off by, on average, each by one at
 PREFERENCE = 0.05  # pixels by which a motion that the outline suggests must be better than those of the whole picture
 AGREE_PX = 0.75  # flow that is nearer to a motion than this agrees with it
 LEAST_AGREEING = 0.5  # of a region's flow
-LEAST_ALIKE = 0.6  # of a region; where less of it lands on its own color, the motion is another
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
 LEAST_NOISE = 0.1  # CIELAB units, of pictures without any: what rounding and reading between pixels do
@@ -194,9 +193,9 @@ def _missed(region: _Region, view: View, motion: np.ndarray) -> float:
 
 
 def _admits(region: _Region, view: View, motion: np.ndarray) -> bool:
-    """Whether a region's inside lands on its own color, looks no less alike than by its flow, and mostly flows so."""
+    """Whether most of a region flows so, and its inside, where it lands on its own color, is no less alike than by flow."""
     alike, worse = _alike(region.inside, view, motion)
-    if alike.mean() < LEAST_ALIKE or worse[alike].mean() > MOST_WORSE * view.noise:
+    if not alike.any() or worse[alike].mean() > MOST_WORSE * view.noise:
         return False
     x, y = region.inside.T
     start = region.inside.astype(np.float32)

@@ -217,21 +217,6 @@ def test_what_one_direction_moves_goes_back_the_same_way() -> None:
     np.testing.assert_array_equal(moved[1][near_head()], 0)
 
 
-def test_a_motion_by_which_much_of_a_region_lands_on_another_color_is_not_its_own() -> None:
-    """Soft folds without an edge move through a part of a bare wall that stands still."""
-    x = np.arange(WIDTH, dtype=np.float32)
-    frames, steps = [], np.where(x < 104, 0, 8).astype(np.float32)
-    for t in range(2):
-        folds = 10 * np.sin((x - 104 - t * 8) * (2 * np.pi / 45)) * np.clip((x - 104 - t * 8) / 20, 0, 1)
-        frames.append(waves(np.array([0, 0]), 0.0) + folds[:, None] * np.array([1, 0, 0], np.float32))
-    flow = even(np.array([0, 0]))
-    flow[..., 0] = steps
-    there, back = views(seen((frames[0], frames[1])), flow, -np.roll(flow, 8, axis=1))
-    kept = move_plain_regions(there, back, [])
-    assert kept is not None  # behind the board nothing speaks against standing still
-    np.testing.assert_array_equal(kept[0][10:30, 115:190], flow[10:30, 115:190])
-
-
 def test_stretches_of_an_outline_count_by_their_length_and_not_by_their_texture() -> None:
     """A bare square between one sharp edge and a rough field."""
     picture = np.full((80, 120, 3), (50, 0, 0), np.float32)
