@@ -193,7 +193,7 @@ def _missed(region: _Region, view: View, motion: np.ndarray) -> float:
 
 
 def _admits(region: _Region, view: View, motion: np.ndarray) -> bool:
-    """Whether most of a region flows so, and its inside, where it lands on its own color, is no less alike than by flow."""
+    """Whether most of a region flows so, and its inside looks no less alike than by flow, where its color is met."""
     alike, worse = _alike(region.inside, view, motion)
     if not alike.any() or worse[alike].mean() > MOST_WORSE * view.noise:
         return False
