@@ -8,8 +8,8 @@ of the homography of matched features (a moving camera, a loop closure), replace
 but agree with it and prove better; so does, in a later round, the flow of a field that was fitted to the round before,
 followed. What a search leaves rough is *settled*: moved to where the pictures agree best nearby. Where a learned field
 is at hand it is a candidate of the first kind, with what the estimator makes of it. What proves better costs less: the
-sum of round-trip error and difference of color. Between neighbors, at last, plain surfaces get one motion each, since
-there wrong flow proves as well as right flow does.
+sum of round-trip error and difference of color. Where estimators only compare pictures, plain surfaces get one motion
+each at last, since there wrong flow proves as well as right flow does.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -41,7 +41,7 @@ from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.estimators.dis import DisFlow, settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography, find_motions
 from omnimotion_core.flow.pairs import Pair
-from omnimotion_core.flow.plain import View, move_plain_regions
+from omnimotion_core.flow.plain import Regions, View, find_regions, move_plain_regions
 from omnimotion_core.flow.smoothing import smooth_along_surfaces
 from omnimotion_core.video.clip import Clip
 
@@ -63,6 +63,7 @@ class Frame:
     prepared: Any  # the estimator's, of the picture
     lab: np.ndarray  # (h, w, 3) float32 CIELAB at working size, slightly blurred
     features: Features  # at matching size
+    regions: Regions  # without texture, at working size
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ class FrameBank:
         picture = working
         if self.matching_size != self.clip.working_size:
             picture = cv2.resize(working, self.matching_size, interpolation=cv2.INTER_CUBIC)
-        lab = cv2.cvtColor(working.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+        lab = cv2.GaussianBlur(cv2.cvtColor(working.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB), (0, 0), 1.0)
         with self._lock:
             features = self._features.get(t)
         if features is None:
@@ -141,7 +142,7 @@ class FrameBank:
                 self._features[t] = features
         return Frame(
             picture=picture, luminance=cv2.cvtColor(working, cv2.COLOR_RGB2GRAY),
-            prepared=self.estimator.prepare(t, picture), lab=cv2.GaussianBlur(lab, (0, 0), 1.0), features=features,
+            prepared=self.estimator.prepare(t, picture), lab=lab, features=features, regions=find_regions(lab),
         )  # fmt: skip
 
 
@@ -215,7 +216,7 @@ class PairMatcher:
             continued: guesses at any size from how things move in the frames beside, to be settled.
             by_homography: whether the homography of matched features makes a candidate too where much has failed.
             learned: a learned field of the pair, at any size.
-            smooth: whether what is found is made smooth along surfaces, and plain ones are kept from being drawn along.
+            smooth: whether what is found is made smooth along surfaces.
             guided: the pair's flow by a fitted field, to be followed; it mends what else is found.
         """
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
@@ -233,7 +234,9 @@ class PairMatcher:
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
         if smooth:
-            best = self._without_drag(source, target, self._smoothed(source, target, best))
+            best = self._smoothed(source, target, best)
+        if smooth or composed is not None:
+            best = self._without_drag(source, target, best)
         if guided is not None:
             best = _both_mended(best, self._followed(source, target, Composed(guided, guided)))
         return best
@@ -307,13 +310,18 @@ class PairMatcher:
         self, source: Frame, target: Frame, found: tuple[Direction, Direction]
     ) -> tuple[Direction, Direction]:
         """What is found, plain regions not drawn along by what moves beside them."""
+        if not source.regions.large and not target.regions.large:
+            return found
         there, back = found
         features = [self._at_working_size(frame.features) for frame in (source, target)]
         moved = move_plain_regions(
-            View(source.lab, target.lab, there.flow, there.appearance),
-            View(target.lab, source.lab, back.flow, back.appearance), find_motions(*features),
+            View(source.lab, target.lab, there.flow, there.appearance, source.regions),
+            View(target.lab, source.lab, back.flow, back.appearance, target.regions), find_motions(*features),
         )  # fmt: skip
-        return found if moved is None else self._judge(source, target, moved)
+        if moved is None:
+            return found
+        judged = self._judge(source, target, moved)
+        return dataclasses.replace(judged[0], moved=there.moved), dataclasses.replace(judged[1], moved=back.moved)
 
     def _at_working_size(self, features: Features) -> Features:
         positions = rescale_pixels(features.positions, self.bank.matching_size, self.working_size)

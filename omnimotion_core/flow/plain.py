@@ -52,6 +52,7 @@ class View:
     target: np.ndarray  # the same of the other frame
     flow: np.ndarray  # (h, w, 2) float32, pixels
     appearance: np.ndarray  # (h, w) float32, CIELAB units: how far the colors of a match are apart
+    regions: "Regions"  # of the source
 
     @functools.cached_property
     def exposure(self) -> np.ndarray:
@@ -68,8 +69,8 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class _Region:
-    """A plain region's pixels, the same with what is around them, and the edges there, (N, 2) int as (x, y)."""
+class Region:
+    """A plain region's pixels, the same with what is around them, and the edges there, (N, 2) int16 as (x, y)."""
 
     inside: np.ndarray
     grown: np.ndarray
@@ -79,13 +80,27 @@ class _Region:
 
 
 @dataclass(frozen=True, eq=False)
+class Regions:
+    """What has no texture in one picture."""
+
+    plain: np.ndarray  # (h, w) bool, small regions too
+    large: tuple[Region, ...]  # those that are large enough and have edges around them
+
+
+@dataclass(frozen=True, eq=False)
 class _Assigned:
     """The motions that were given to plain regions of one direction's source."""
 
     flow: np.ndarray  # (h, w, 2)
     chosen: np.ndarray  # (h, w) int: 0 where flow was kept, k: motions[k - 1], -k: the other direction's, taken back
     motions: list[np.ndarray]
-    plain: np.ndarray  # (h, w) bool: without texture, small regions too
+
+
+def find_regions(lab: np.ndarray) -> Regions:
+    """The plain regions of a picture, (h, w, 3) float32 CIELAB, slightly blurred."""
+    slope = _slope(lab)
+    plain = cv2.dilate((slope >= PLAIN_SLOPE).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+    return Regions(plain, tuple(_large_regions(plain, slope)))
 
 
 def move_plain_regions(
@@ -109,25 +124,22 @@ def move_plain_regions(
 
 
 def _assign(view: View, motions: Sequence[np.ndarray]) -> _Assigned:
-    slope = _slope(view.source)
-    plain = cv2.dilate((slope >= PLAIN_SLOPE).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
-    assigned = _Assigned(view.flow.copy(), np.zeros(plain.shape, np.int32), [], plain)
-    for region in _regions(plain, slope):
+    assigned = _Assigned(view.flow.copy(), np.zeros(view.appearance.shape, np.int32), [])
+    for region in view.regions.large:
         motion = _motion_of(region, view, motions)
-        if motion is None:
-            continue
-        assigned.motions.append(motion)
-        _put(assigned, view, region.grown, motion, len(assigned.motions))
+        if motion is not None:
+            assigned.motions.append(motion)
+            _put(assigned, view, region.grown, motion, len(assigned.motions))
     return assigned
 
 
 def _sent_back(view: View, own: _Assigned, other: _Assigned) -> np.ndarray:
     """``own`` flow, and plain pixels that kept theirs but are landed on by what the ``other`` direction moved."""
-    height, width = own.plain.shape
-    result = _Assigned(own.flow.copy(), own.chosen.copy(), own.motions, own.plain)
+    height, width = own.chosen.shape
+    result = _Assigned(own.flow.copy(), own.chosen.copy(), own.motions)
     for index, motion in enumerate(other.motions, 1):
         inverse = np.linalg.inv(motion)
-        pixels = _pixels(result.plain & (result.chosen == 0))
+        pixels = _pixels(view.regions.plain & (result.chosen == 0))
         ends = apply_homography(inverse, pixels.astype(np.float32))
         pixels, ends = (each[inside(ends, (width, height))] for each in (pixels, ends))
         x, y = np.rint(ends).astype(int).clip(0, (width - 1, height - 1)).T
@@ -144,7 +156,7 @@ def _put(assigned: _Assigned, view: View, pixels: np.ndarray, motion: np.ndarray
     assigned.chosen[y, x] = name
 
 
-def _regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[_Region]:
+def _large_regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[Region]:
     """The regions of ``plain`` (h, w) bool that are large enough and have edges around them."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(plain.astype(np.uint8), connectivity=4)
     side = 2 * OUTLINE_PX + 1
@@ -163,10 +175,11 @@ def _regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[_Region]:
             continue
         outline = outline[_spread(len(outline), MOST_OUTLINE)]
         x, y = outline.T
-        yield _Region(_pixels(region) + corner, _pixels(grown) + corner, outline + corner, steep[y, x], share[y, x])
+        places = [(each + corner).astype(np.int16) for each in (_pixels(region), _pixels(grown), outline)]
+        yield Region(*places, slope=steep[y, x], share=share[y, x])
 
 
-def _motion_of(region: _Region, view: View, motions: Sequence[np.ndarray]) -> np.ndarray | None:
+def _motion_of(region: Region, view: View, motions: Sequence[np.ndarray]) -> np.ndarray | None:
     """The motion of a plain region, (3, 3): of those that its inside admits the one that its edges miss least.
 
     None where it is to keep its flow. What the outline suggests must be better by ``PREFERENCE``.
@@ -179,7 +192,7 @@ def _motion_of(region: _Region, view: View, motions: Sequence[np.ndarray]) -> np
     return None
 
 
-def _missed(region: _Region, view: View, motion: np.ndarray) -> float:
+def _missed(region: Region, view: View, motion: np.ndarray) -> float:
     """By how many pixels the region's edges are off by ``motion``, on average, each by one at most.
 
     What edges are off across them is their difference of color over their slope. Edges that leave the picture are not
@@ -192,7 +205,7 @@ def _missed(region: _Region, view: View, motion: np.ndarray) -> float:
     return float(np.average(off, weights=region.share[stays]))
 
 
-def _admits(region: _Region, view: View, motion: np.ndarray) -> bool:
+def _admits(region: Region, view: View, motion: np.ndarray) -> bool:
     """Whether most of a region flows so, and its inside looks no less alike than by flow, where its color is met."""
     alike, worse = _alike(region.inside, view, motion)
     if not alike.any() or worse[alike].mean() > MOST_WORSE * view.noise:
@@ -203,7 +216,7 @@ def _admits(region: _Region, view: View, motion: np.ndarray) -> bool:
     return bool((off < AGREE_PX).mean() >= LEAST_AGREEING)
 
 
-def _outline_motions(region: _Region, flow: np.ndarray) -> list[np.ndarray]:
+def _outline_motions(region: Region, flow: np.ndarray) -> list[np.ndarray]:
     """The affine motion that most of the outline's flow agrees on, and that of most of the rest, (3, 3) each."""
     x, y = region.outline.T
     start = region.outline.astype(np.float32)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from omnimotion_core.flow.consistency import appearance_error, cycle_error
-from omnimotion_core.flow.plain import View, _regions, _slope, move_plain_regions
+from omnimotion_core.flow.plain import View, _large_regions, _slope, find_regions, move_plain_regions
 
 WIDTH, HEIGHT, EDGE = 200, 140, 20  # EDGE: of the ground that is beside the picture
 HEAD = np.array([85.0, 75.0]), np.array([30.0, 40.0])  # centre and half axes
@@ -66,7 +66,8 @@ def drawn_along(step: np.ndarray, direction: int) -> np.ndarray:
 
 def views(frames: Pictures, forward: np.ndarray, backward: np.ndarray) -> tuple[View, View]:
     def view(source: np.ndarray, target: np.ndarray, flow: np.ndarray) -> View:
-        return View(source, target, flow, appearance_error(source, target, flow, np.ones(flow.shape[:2], bool)))
+        appearance = appearance_error(source, target, flow, np.ones(flow.shape[:2], bool))
+        return View(source, target, flow, appearance, find_regions(source))
 
     return view(*frames, forward), view(*frames[::-1], backward)
 
@@ -225,7 +226,7 @@ def test_stretches_of_an_outline_count_by_their_length_and_not_by_their_texture(
     slope = _slope(picture)
     bare = np.zeros((80, 120), bool)
     bare[:, 43:77] = True
-    (region,) = _regions(bare & (slope < 0.1), slope)
+    (region,) = _large_regions(bare & (slope < 0.1), slope)
     left = region.outline[:, 0] < 60
     assert (~left).sum() > 2.5 * left.sum()
     assert region.share[~left].sum() < 1.7 * region.share[left].sum()
