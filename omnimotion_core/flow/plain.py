@@ -45,30 +45,6 @@ OUTLINE_AGREES_PX = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One direction of a pair of frames: from the ``source`` to the ``target``."""
-
-    source: np.ndarray  # (h, w, 3) float32 CIELAB, slightly blurred
-    target: np.ndarray  # the same of the other frame
-    flow: np.ndarray  # (h, w, 2) float32, pixels
-    appearance: np.ndarray  # (h, w) float32, CIELAB units: how far the colors of a match are apart
-    regions: "Regions"  # of the source
-
-    @functools.cached_property
-    def exposure(self) -> np.ndarray:
-        """By how much the target is lighter or otherwise colored, (3,): the median over what flow matches."""
-        height, width = self.appearance.shape
-        pixels = pixel_grid((width, height))[::EXPOSURE_STEP, ::EXPOSURE_STEP].reshape(-1, 2)
-        x, y = pixels.astype(int).T
-        return np.asarray(np.median(_read(self.target, pixels + self.flow[y, x]) - self.source[y, x], axis=0))
-
-    @functools.cached_property
-    def noise(self) -> float:
-        """How far the colors of a right match are apart, CIELAB units."""
-        return max(float(np.median(self.appearance)), LEAST_NOISE)
-
-
-@dataclass(frozen=True, eq=False)
 class Region:
     """A plain region's pixels, the same with what is around them, and the edges there, (N, 2) int16 as (x, y)."""
 
@@ -85,6 +61,30 @@ class Regions:
 
     plain: np.ndarray  # (h, w) bool, small regions too
     large: tuple[Region, ...]  # those that are large enough and have edges around them
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One direction of a pair of frames: from the ``source`` to the ``target``."""
+
+    source: np.ndarray  # (h, w, 3) float32 CIELAB, slightly blurred
+    target: np.ndarray  # the same of the other frame
+    flow: np.ndarray  # (h, w, 2) float32, pixels
+    appearance: np.ndarray  # (h, w) float32, CIELAB units: how far the colors of a match are apart
+    regions: Regions  # of the source
+
+    @functools.cached_property
+    def exposure(self) -> np.ndarray:
+        """By how much the target is lighter or otherwise colored, (3,): the median over what flow matches."""
+        height, width = self.appearance.shape
+        pixels = pixel_grid((width, height))[::EXPOSURE_STEP, ::EXPOSURE_STEP].reshape(-1, 2)
+        x, y = pixels.astype(int).T
+        return np.asarray(np.median(_read(self.target, pixels + self.flow[y, x]) - self.source[y, x], axis=0))
+
+    @functools.cached_property
+    def noise(self) -> float:
+        """How far the colors of a right match are apart, CIELAB units."""
+        return max(float(np.median(self.appearance)), LEAST_NOISE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +175,10 @@ def _large_regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[Region]:
             continue
         outline = outline[_spread(len(outline), MOST_OUTLINE)]
         x, y = outline.T
-        places = [(each + corner).astype(np.int16) for each in (_pixels(region), _pixels(grown), outline)]
-        yield Region(*places, slope=steep[y, x], share=share[y, x])
+        yield Region(
+            inside=(_pixels(region) + corner).astype(np.int16), grown=(_pixels(grown) + corner).astype(np.int16),
+            outline=(outline + corner).astype(np.int16), slope=steep[y, x], share=share[y, x],
+        )  # fmt: skip
 
 
 def _motion_of(region: Region, view: View, motions: Sequence[np.ndarray]) -> np.ndarray | None:
