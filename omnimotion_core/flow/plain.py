@@ -37,11 +37,12 @@ AGREE_PX = 0.75  # flow that is nearer to a motion than this agrees with it
 LEAST_AGREEING = 0.5  # of a region's flow
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
+MOST_WORSE_THAN_TORN = 0.1  # the same where flow is torn, which fits itself to the noise
 LEAST_NOISE = 0.1  # CIELAB units, of pictures without any: what rounding and reading between pixels do
 EXPOSURE_STEP = 4  # pixels between those that a change of exposure is read from
 OUTLINE_MOTIONS = 2  # that a region's outline is asked for
-OUTLINE_SAMPLES = 400
-OUTLINE_AGREES_PX = 0.5
+SAMPLES = 800  # of flow whose agreement is looked for
+SAMPLES_AGREE_PX = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,9 +188,12 @@ def _motion_of(region: Region, view: View, motions: Sequence[np.ndarray]) -> np.
     None where it is to keep its flow. What the outline suggests must be better by ``PREFERENCE``.
     """
     ranked = [(_missed(region, view, motion), motion) for motion in motions]
-    ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in _outline_motions(region, view.flow)]
+    suggested, _ = _agreed(region.outline, view.flow, OUTLINE_MOTIONS)
+    ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in suggested]
+    _, agreeing = _agreed(region.inside, view.flow, 1)
+    is_torn = agreeing < LEAST_AGREEING
     for missed, motion in sorted(ranked, key=lambda pair: pair[0]):
-        if missed <= MOST_MISSED and _admits(region, view, motion):
+        if missed <= MOST_MISSED and _admits(region, view, motion, is_torn):
             return motion
     return None
 
@@ -207,36 +211,51 @@ def _missed(region: Region, view: View, motion: np.ndarray) -> float:
     return float(np.average(off, weights=region.share[stays]))
 
 
-def _admits(region: Region, view: View, motion: np.ndarray) -> bool:
-    """Whether most of a region flows so, and its inside looks no less alike than by flow, where its color is met."""
+def _admits(region: Region, view: View, motion: np.ndarray, is_torn: bool) -> bool:
+    """Whether a region's inside looks no less alike than by flow, where its color is met, and most of it flows so.
+
+    Flow that is torn, of which no half agrees on any motion, is not asked.
+    """
     alike, worse = _alike(region.inside, view, motion)
-    if not alike.any() or worse[alike].mean() > MOST_WORSE * view.noise:
+    most_worse = (MOST_WORSE_THAN_TORN if is_torn else MOST_WORSE) * view.noise
+    if not alike.any() or worse[alike].mean() > most_worse:
         return False
+    if is_torn:
+        return True
     x, y = region.inside.T
     start = region.inside.astype(np.float32)
     off = np.abs(apply_homography(motion, start) - start - view.flow[y, x]).max(axis=-1)
     return bool((off < AGREE_PX).mean() >= LEAST_AGREEING)
 
 
-def _outline_motions(region: Region, flow: np.ndarray) -> list[np.ndarray]:
-    """The affine motion that most of the outline's flow agrees on, and that of most of the rest, (3, 3) each."""
-    x, y = region.outline.T
-    start = region.outline.astype(np.float32)
+def _agreed(pixels: np.ndarray, flow: np.ndarray, most: int) -> tuple[list[np.ndarray], float]:
+    """The affine motion that most of the flow of ``pixels`` agrees on, then that of most of the rest, (3, 3) each.
+
+    Returns:
+        At most ``most`` motions, and the share of the flow that agrees on the first.
+    """
+    pixels = pixels[_spread(len(pixels), SAMPLES)]
+    x, y = pixels.T
+    start = pixels.astype(np.float32)
     end = start + flow[y, x]
     found: list[np.ndarray] = []
-    while len(found) < OUTLINE_MOTIONS and len(start) >= LEAST_OUTLINE:
-        some = _spread(len(start), OUTLINE_SAMPLES)
-        affine, _ = cv2.estimateAffine2D(
-            start[some], end[some], method=cv2.USAC_MAGSAC, ransacReprojThreshold=OUTLINE_AGREES_PX, maxIters=500
-        )
+    share = 0.0
+    for index in range(most):
+        if len(start) < LEAST_OUTLINE:
+            break
+        affine: np.ndarray | None = cv2.estimateAffine2D(
+            start, end, method=cv2.USAC_MAGSAC, ransacReprojThreshold=SAMPLES_AGREE_PX, maxIters=500
+        )[0]
         if affine is None:
             break
         motion = np.vstack([affine, [0, 0, 1]])
+        off = np.abs(apply_homography(motion, start) - end).max(axis=-1)
+        if index == 0:
+            share = float((off < AGREE_PX).mean())
         if np.linalg.det(motion) >= LEAST_AREA_KEPT:
             found.append(motion)
-        rest = np.linalg.norm(apply_homography(motion, start) - end, axis=-1) > 2 * OUTLINE_AGREES_PX
-        start, end = start[rest], end[rest]
-    return found
+        start, end = start[off > 2 * SAMPLES_AGREE_PX], end[off > 2 * SAMPLES_AGREE_PX]
+    return found, share
 
 
 def _alike(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

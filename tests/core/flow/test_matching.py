@@ -4,6 +4,7 @@ import pytest
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.evaluation.synthetic import Scene
+from omnimotion_core.flow import matching
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.matching import (
     Both,
@@ -30,13 +31,14 @@ def bank_of(clip: Clip, long_side: int = 128) -> FrameBank:
 
 
 def match(
-    matcher: PairMatcher, pair: Pair, guesses: tuple[Guess, Guess] | None = None, *, by_homography: bool = False
-) -> tuple[Direction, Direction]:
+    matcher: PairMatcher, pair: Pair, guesses: tuple[Guess, Guess] | None = None, *, by_homography: bool = False,
+    smooth: bool = False,
+) -> tuple[Direction, Direction]:  # fmt: skip
     composed = None if guesses is None else compose_guesses(*guesses)
     (direct,) = estimate(matcher.bank, [pair], [matcher.start(composed)])
     return matcher.match(
         pair, direct=direct, composed=None if composed is None else Composed(composed, composed),
-        by_homography=by_homography,
+        by_homography=by_homography, smooth=smooth,
     )  # fmt: skip
 
 
@@ -207,6 +209,46 @@ def test_what_has_turned_is_followed_to_a_fraction_of_a_pixel(make_clip: MakeCli
     assert miss < 0.15
     assert abs(moved - np.hypot(*drift)) < 0.1
     assert misses(DisFlow(full_size=False))[0] > 2 * miss
+
+
+def bare_wall(t: int) -> np.ndarray:
+    """A head with texture that moves by (5, 1) pixels a frame before a bare wall with a dark board, in grain."""
+    y, x = np.mgrid[:120, :180].astype(np.float32)
+    picture = np.full((120, 180, 3), (112, 106, 100), np.float32)
+    picture[:, :25] = (40, 60, 90)
+    picture[10:40, 140:165] = (190, 190, 180)
+    rough = np.random.default_rng(1).normal(size=(160, 240, 3)).astype(np.float32)
+    rough = cv2.GaussianBlur(rough, (0, 0), 2.0)
+    left, top = 60 + 5 * t, 60 + t
+    face = 120 + 40 * np.roll(rough / rough.std(), (t, 5 * t), axis=(0, 1))[:120, :180]
+    head = np.clip(24 * (1 - np.hypot((x - left) / 24, (y - top) / 34)) / 1.5 + 0.5, 0, 1)[..., None]
+    grain = np.random.default_rng(100 + t).normal(0, 1.0, picture.shape)
+    return (picture * (1 - head) + face * head + grain).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_a_bare_wall_stands_still_beside_a_head_that_moves(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, gap: int
+) -> None:
+    clip = make_clip([bare_wall(t) for t in range(3)])
+    matcher = PairMatcher(bank_of(clip, 256), FlowConfig())
+    x, y = np.meshgrid(np.arange(180), np.arange(120))
+
+    def around_head(t: int, grown: int) -> np.ndarray:
+        return np.asarray(np.hypot((x - 60 - 5 * t) / (24 + grown), (y - 60 - t) / (34 + grown)) < 1)
+
+    beside = around_head(gap, 12) & ~around_head(gap, 3) & ~around_head(0, 3)
+
+    def share_still() -> float:
+        steps = [match(matcher, Pair(t, t + 1), smooth=True) for t in range(gap)]
+        guesses = [matcher.guess(step) for step in steps]
+        there, _ = steps[0] if gap == 1 else match(matcher, Pair(0, 2), (guesses[0], guesses[1]))
+        return float((np.abs(there.flow).max(axis=-1)[beside] < 0.5).mean())
+
+    still = share_still()
+    monkeypatch.setattr(matching, "move_plain_regions", lambda *_: None)
+    assert share_still() < 0.75
+    assert still > 0.95
 
 
 def test_neighbors_are_made_smooth_along_surfaces_where_it_is_asked_for(shot: Clip, scene: Scene) -> None:
