@@ -217,8 +217,7 @@ def bare_wall(t: int) -> np.ndarray:
     picture = np.full((120, 180, 3), (112, 106, 100), np.float32)
     picture[:, :25] = (40, 60, 90)
     picture[10:40, 140:165] = (190, 190, 180)
-    rough = np.random.default_rng(1).normal(size=(160, 240, 3)).astype(np.float32)
-    rough = cv2.GaussianBlur(rough, (0, 0), 2.0)
+    rough = cv2.GaussianBlur(np.random.default_rng(1).normal(size=(160, 240, 3)), (0, 0), 2.0)
     left, top = 60 + 5 * t, 60 + t
     face = 120 + 40 * np.roll(rough / rough.std(), (t, 5 * t), axis=(0, 1))[:120, :180]
     head = np.clip(24 * (1 - np.hypot((x - left) / 24, (y - top) / 34)) / 1.5 + 0.5, 0, 1)[..., None]
