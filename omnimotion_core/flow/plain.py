@@ -33,7 +33,7 @@ MOST_OUTLINE = 3000  # edge pixels that are asked
 LEAST_ASKED = 0.5  # of an outline, by length
 MOST_MISSED = 0.6  # pixels that edges may be off by, on average, each by one at most
 PREFERENCE = 0.05  # pixels by which a motion that the outline suggests must be better than those of the whole picture
-AGREE_PX = 0.75  # flow that is nearer to a motion than this agrees with it
+AGREE_PX = 0.5  # flow that is nearer to a motion than this agrees with it
 LEAST_AGREEING = 0.5  # of a region's flow
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
@@ -185,13 +185,15 @@ def _large_regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[Region]:
 def _motion_of(region: Region, view: View, motions: Sequence[np.ndarray]) -> np.ndarray | None:
     """The motion of a plain region, (3, 3): of those that its inside admits the one that its edges miss least.
 
-    None where it is to keep its flow. What the outline suggests must be better by ``PREFERENCE``.
+    None where it is to keep its flow. What the outline suggests must be better by ``PREFERENCE``, and does not count
+    where flow is torn: of a wall between bars that pass it is the bars' motion.
     """
-    ranked = [(_missed(region, view, motion), motion) for motion in motions]
-    suggested, _ = _agreed(region.outline, view.flow, OUTLINE_MOTIONS)
-    ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in suggested]
     _, agreeing = _agreed(region.inside, view.flow, 1)
     is_torn = agreeing < LEAST_AGREEING
+    ranked = [(_missed(region, view, motion), motion) for motion in motions]
+    if not is_torn:
+        suggested, _ = _agreed(region.outline, view.flow, OUTLINE_MOTIONS)
+        ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in suggested]
     for missed, motion in sorted(ranked, key=lambda pair: pair[0]):
         if missed <= MOST_MISSED and _admits(region, view, motion, is_torn):
             return motion
