@@ -1,11 +1,11 @@
-"""Plain surfaces: what has no texture moves by one motion, that of most of its flow, which its outline must bear out.
+"""Plain surfaces: what has no texture moves by one motion, which the edges around it tell.
 
 On a bare wall, in a sky, before a studio's backing nothing tells one place from the next, and flow there is drawn in
 from what has texture around: from the outline of a head that passes, say. The wall is then pushed along before the head
 and pulled along behind it, and no check tells, since it comes back as if it had moved, and looks the same. So each
 region without texture is asked which one motion explains the edges around it and its own inside: one of the motions of
 the pair's features, standing still, or one that its outline's own flow agrees on. A region keeps its flow where no
-motion does, where its inside speaks against it, and where most of its flow is otherwise.
+motion does, where its inside speaks against it, and where most of its flow is otherwise, unless that flow is torn.
 
 The other direction follows: what a region of one picture lands on goes back by the same motion. What the motion does
 not carry to a place that looks alike, since something covers it there, keeps its flow, which no longer comes back.

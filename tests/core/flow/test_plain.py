@@ -206,6 +206,23 @@ def test_of_two_motions_that_its_inside_admits_a_region_takes_what_its_edges_tel
     np.testing.assert_allclose(moved[0][60:80, 80:110], even(step)[60:80, 80:110], atol=0.05)
 
 
+def test_torn_flow_between_bars_does_not_take_their_motion() -> None:
+    """All edges around the wall are the bars', which nothing but their own flow tells of."""
+    bars, across = np.array([3.0, 0.0]), np.arange(WIDTH)
+    frames, flows = [], []
+    for t in range(2):
+        near = np.min([abs(across - t * bars[0] - left) for left in (10, 70, 130, 190)], axis=0)
+        frame = waves(np.array([400, -400]), 0.0)  # without the board
+        frame[:, :, 0] -= 40 / (1 + np.exp(3 * np.clip(near - 4, -9, 9)))
+        frames.append(frame)
+        torn = np.stack([5.0 * (across // 10 % 5) - 7, 5.0 * (across // 10 % 3) - 8], axis=-1)
+        flows.append(np.broadcast_to(np.where(near[:, None] < 9, (1 - 2 * t) * bars, torn), (HEIGHT, WIDTH, 2)))
+    there, back = views(seen((frames[0], frames[1])), *(flow.astype(np.float32) for flow in flows))
+    moved = move_plain_regions(there, back, [])
+    kept = there.flow if moved is None else moved[0]
+    np.testing.assert_array_equal(kept[:, 84:116], there.flow[:, 84:116])
+
+
 def test_what_one_direction_moves_goes_back_the_same_way() -> None:
     """The way back's own flow is torn, so that it alone would stay as it is."""
     still = np.array([0, 0])
