@@ -305,9 +305,16 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--preset", metavar="NAME", help="draft, standard (the default) or paper")
     demo.add_argument("--config", metavar="FILE|JSON", help="changes to the preset")
 
-    bench = add("bench", "measure what each stage costs on this machine, and how the costs grow", resumable=False)
+    bench = add("bench", "measure what each stage costs on this machine, and how the costs grow; or how accurate it is",
+                resumable=False)
     bench.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
-    bench.add_argument("--quick", action="store_true", help="tiny clips: whether it works here, rather than how fast")
+    measured = bench.add_mutually_exclusive_group()
+    measured.add_argument("--quick", action="store_true", help="tiny clips: whether it works here, rather than how fast")
+    measured.add_argument("--accuracy", metavar="SCENE", nargs="*",
+                          help="scenes of known motion that are hard to track, all or those named, beside the baselines")
+    bench.add_argument("--preset", metavar="NAME", help="with --accuracy: draft, standard (the default) or paper")
+    bench.add_argument("--config", metavar="FILE|JSON", help="with --accuracy: changes to the preset")
+    bench.add_argument("--seed", metavar="N", type=int, help="with --accuracy: of the scenes and of the fit")
     _add_machine(bench)
 
     weights = add("weights", "pretrained weights for learned flow: what is known, and the asked-for download")

@@ -176,18 +176,39 @@ def demo(options: Namespace, reporter: Reporter) -> None:
 
 
 def bench(options: Namespace, reporter: Reporter) -> None:
-    """Measure what each stage costs, and how the costs grow."""
+    """Measure what each stage costs, and how the costs grow; or how accurate the tracks of hard scenes are."""
+    if options.json is not None:
+        _require_file_place(options.json)
+    figures = _bench_costs(options, reporter) if options.accuracy is None else _bench_accuracy(options, reporter)
+    if options.json is not None:
+        write_text(options.json, json.dumps(figures, indent=1) + "\n")
+        reporter.artifact("bench", options.json)
+
+
+def _bench_costs(options: Namespace, reporter: Reporter) -> dict[str, Any]:
     from omnimotion_core.bench.measure import QUICK, Plan, run_bench
     from omnimotion_core.bench.table import format_report
 
-    if options.json is not None:
-        _require_file_place(options.json)
+    unused = next((name for name in ("preset", "config", "seed") if getattr(options, name) is not None), None)
+    if unused is not None:
+        raise ConfigError(f"--{unused} is given without --accuracy", "add --accuracy, or leave it out: costs are measured of `standard`")
     config = make_config(device=options.device, threads=options.threads)
     report = run_bench(config, QUICK if options.quick else Plan(), reporter)
     print(format_report(report), flush=True)
-    if options.json is not None:
-        write_text(options.json, json.dumps(report.to_dict(), indent=1) + "\n")
-        reporter.artifact("bench", options.json)
+    return report.to_dict()
+
+
+def _bench_accuracy(options: Namespace, reporter: Reporter) -> dict[str, Any]:
+    from omnimotion_core.bench.accuracy import format_means, format_scene, measure_accuracy
+
+    settings = None if options.config is None else _read_settings(options.config)
+    config = make_config(options.preset, settings, seed=options.seed, device=options.device, threads=options.threads)
+    found = {}
+    for name, comparison in measure_accuracy(config, options.accuracy, reporter):
+        found[name] = comparison
+        print(format_scene(name, comparison), flush=True)
+    print(format_means(found), flush=True)
+    return {name: comparison.to_dict() for name, comparison in found.items()}
 
 
 def batch(options: Namespace, reporter: Reporter) -> None:

@@ -21,13 +21,18 @@ def stay(points: np.ndarray, t: float) -> np.ndarray:
     return points
 
 
-def turn(speed: float, phase: float = 0.0) -> tuple[Motion, Motion]:
-    """Rotation about the plane's origin by ``speed`` radians a frame, and its inverse."""
-    def rotate(points: np.ndarray, angle: float) -> np.ndarray:
-        c, s = np.cos(angle), np.sin(angle)
+def rotation(angle: Callable[[float], float]) -> tuple[Motion, Motion]:
+    """Rotation about the plane's origin by ``angle`` of the time, radians from x to y, and its inverse."""
+    def rotate(points: np.ndarray, by: float) -> np.ndarray:
+        c, s = np.cos(by), np.sin(by)
         return np.stack([c * points[..., 0] - s * points[..., 1], s * points[..., 0] + c * points[..., 1]], axis=-1)
 
-    return (lambda points, t: rotate(points, speed * t + phase)), (lambda points, t: rotate(points, -speed * t - phase))
+    return (lambda points, t: rotate(points, angle(t))), (lambda points, t: rotate(points, -angle(t)))
+
+
+def turn(speed: float, phase: float = 0.0) -> tuple[Motion, Motion]:
+    """Rotation about the plane's origin by ``speed`` radians a frame, and its inverse."""
+    return rotation(lambda t: speed * t + phase)
 
 
 def wave(amplitude: float, wavelength: float, period: float, phase: float = 0.0) -> tuple[Motion, Motion]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from omnimotion_core.coordinates import Size, inside, pixel_grid, pixel_to_raster, rescale_pixels
 from omnimotion_core.errors import ConfigError
+from omnimotion_core.evaluation.photography import Photography
 from omnimotion_core.evaluation.surfaces import Camera, Surface, turn, wave
 from omnimotion_core.evaluation.tapvid import Truth
 from omnimotion_core.evaluation.textures import make_texture
@@ -39,6 +40,7 @@ class Scene:
     num_frames: int
     size: Size
     surfaces: tuple[Surface, ...]  # from back to front; the first covers the whole picture in every frame
+    photography: Photography | None = None  # None: as sharp as the pixels allow
 
     @classmethod
     def make(cls, num_frames: int = 48, size: Size = (256, 256), seed: int = 0) -> Self:
@@ -59,7 +61,11 @@ class Scene:
         return tuple(surface.name for surface in self.surfaces)
 
     def render(self, t: float) -> np.ndarray:
-        """Frame t, antialiased: (H, W, 3) uint8, display-referred RGB."""
+        """Frame t, antialiased and as photographed: (H, W, 3) uint8, display-referred RGB."""
+        return self._draw(t) if self.photography is None else self.photography.expose(self._draw, t)
+
+    def _draw(self, t: float) -> np.ndarray:
+        """The moment t, antialiased: (H, W, 3) uint8."""
         width, height = self.size
         rows = max(1, _MAX_SAMPLES // (width * SUPERSAMPLING**2))
         bands = [self._render_rows(t, top, min(top + rows, height)) for top in range(0, height, rows)]

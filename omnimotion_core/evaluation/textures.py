@@ -8,7 +8,9 @@ _SMALLEST_PX = 2.5  # shortest wavelength in pixels of the plate; shorter ones w
 _DARKEST, _BRIGHTEST = 24.0, 232.0  # of painted colors: the grain must not be clipped away
 
 
-def make_texture(rng: np.random.Generator, side: int, texels_per_px: float, palette: np.ndarray) -> np.ndarray:
+def make_texture(
+    rng: np.random.Generator, side: int, texels_per_px: float, palette: np.ndarray, *, softness: float = 1.0
+) -> np.ndarray:
     """A texture that repeats after ``side`` texels in both directions.
 
     Colored clouds, painted over with shapes of many sizes, under a grain whose spectrum falls as one over frequency,
@@ -19,16 +21,26 @@ def make_texture(rng: np.random.Generator, side: int, texels_per_px: float, pale
         side: texels along each axis.
         texels_per_px: how many texels a pixel of the plate holds.
         palette: (K, 3) colors, 0..255, K at least 2.
+        softness: by how much larger than the pixels allow its smallest detail is.
     Returns:
         (side, side, 3) float32, 0..255.
     """
-    smallest = _SMALLEST_PX * max(texels_per_px, 1.0)  # wavelength, texels; the texture's own grid is a limit too
+    smallest = _SMALLEST_PX * softness * max(texels_per_px, 1.0)  # wavelength, texels; the texture's own grid is a limit too
     weights = np.exp(1.5 * np.stack([_noise(rng, side, exponent=2.0, smallest=smallest) for _ in palette], axis=-1))
     clouds = (weights / weights.sum(axis=-1, keepdims=True)) @ palette.astype(np.float32)
     painted = _paint_shapes(rng, np.ascontiguousarray(clouds), texels_per_px, palette)
     tint = rng.uniform(0.8, 1.2, 3).astype(np.float32)
     painted += _GRAIN * tint * _noise(rng, side, exponent=1.0, smallest=smallest)[..., None]
     return np.asarray(np.clip(_soften(painted, smallest), 0, 255))
+
+
+def make_shading(rng: np.random.Generator, side: int, color: np.ndarray, depth: float) -> np.ndarray:
+    """A bare surface that repeats after ``side`` texels: one color, (3,), under light that hardly changes.
+
+    ``depth`` is the light's standard deviation in gray levels: (side, side, 3) float32, 0..255.
+    """
+    light = _noise(rng, side, exponent=3.0, smallest=side / 4)
+    return np.asarray(np.clip(np.asarray(color, np.float32) + depth * light[..., None], 0, 255))
 
 
 def _noise(rng: np.random.Generator, side: int, exponent: float, smallest: float) -> np.ndarray:

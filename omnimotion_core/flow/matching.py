@@ -40,9 +40,11 @@ from omnimotion_core.flow.consistency import (
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.estimators.dis import DisFlow, settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography, find_motions
+from omnimotion_core.flow.lost import find_lost
 from omnimotion_core.flow.pairs import Pair
-from omnimotion_core.flow.plain import Regions, View, find_regions, move_plain_regions
+from omnimotion_core.flow.plain import Regions, find_regions, move_plain_regions
 from omnimotion_core.flow.smoothing import smooth_along_surfaces
+from omnimotion_core.flow.view import View
 from omnimotion_core.video.clip import Clip
 
 MAX_ENLARGEMENT = 2.0
@@ -233,6 +235,8 @@ class PairMatcher:
         if by_homography and self.bank.estimator.refines and _has_failed(best):
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
+        if smooth or composed is not None:
+            best = self._with_lost(source, target, best)
         if smooth:
             best = self._smoothed(source, target, best)
         if smooth or composed is not None:
@@ -297,6 +301,18 @@ class PairMatcher:
         miss = np.linalg.norm(after - resize_flow(before, self.working_size), axis=-1)
         return local_mean(np.minimum(miss, MOST_MOVED_PX * max(self.working_size) / 256))
 
+    def _with_lost(
+        self, source: Frame, target: Frame, found: tuple[Direction, Direction]
+    ) -> tuple[Direction, Direction]:
+        """What is found, and what was lost in both pictures and found among itself."""
+        there, back = found
+        joined = find_lost(*_views(source, target, found), (there.cost, back.cost))
+        if joined is None:
+            return found
+        judged = self._judge(source, target, joined)
+        judged = _both_mended(judged, self._judge(source, target, self._settle(source, target, joined)))
+        return _better(there, judged[0]), _better(back, judged[1])
+
     def _smoothed(
         self, source: Frame, target: Frame, found: tuple[Direction, Direction]
     ) -> tuple[Direction, Direction]:
@@ -315,9 +331,8 @@ class PairMatcher:
         there, back = found
         features = [self._at_working_size(frame.features) for frame in (source, target)]
         moved = move_plain_regions(
-            View(source.lab, target.lab, there.flow, there.appearance, source.regions),
-            View(target.lab, source.lab, back.flow, back.appearance, target.regions), find_motions(*features),
-        )  # fmt: skip
+            *_views(source, target, found), (source.regions, target.regions), find_motions(*features)
+        )
         if moved is None:
             return found
         judged = self._judge(source, target, moved)
@@ -372,6 +387,14 @@ class PairMatcher:
     def _enlarged(self, flow: np.ndarray) -> np.ndarray:
         """Flow of another size (its vectors in that size's pixels) at matching size."""
         return resize_flow(flow, self.bank.matching_size)
+
+
+def _views(source: Frame, target: Frame, found: tuple[Direction, Direction]) -> tuple[View, View]:
+    there, back = found
+    return (
+        View(source.lab, target.lab, there.flow, there.appearance),
+        View(target.lab, source.lab, back.flow, back.appearance),
+    )
 
 
 def _resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:

@@ -15,15 +15,15 @@ Source: that motion is to be taken from where it is known, and regions of one co
 Horn and Schunck 1981.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from omnimotion_core.coordinates import inside, pixel_grid
+from omnimotion_core.coordinates import inside
 from omnimotion_core.flow.homography import LEAST_AREA_KEPT, apply_homography
+from omnimotion_core.flow.view import View
 
 PLAIN_SLOPE = 0.6  # CIELAB units a pixel; a region in which color changes by less has no texture
 LEAST_AREA = 0.003  # of the picture; smaller regions are left alone
@@ -38,8 +38,6 @@ LEAST_AGREEING = 0.5  # of a region's flow
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
 MOST_WORSE_THAN_TORN = 0.1  # the same where flow is torn, which fits itself to the noise
-LEAST_NOISE = 0.1  # CIELAB units, of pictures without any: what rounding and reading between pixels do
-EXPOSURE_STEP = 4  # pixels between those that a change of exposure is read from
 OUTLINE_MOTIONS = 2  # that a region's outline is asked for
 SAMPLES = 800  # of flow whose agreement is looked for
 SAMPLES_AGREE_PX = 0.5
@@ -65,30 +63,6 @@ class Regions:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One direction of a pair of frames: from the ``source`` to the ``target``."""
-
-    source: np.ndarray  # (h, w, 3) float32 CIELAB, slightly blurred
-    target: np.ndarray  # the same of the other frame
-    flow: np.ndarray  # (h, w, 2) float32, pixels
-    appearance: np.ndarray  # (h, w) float32, CIELAB units: how far the colors of a match are apart
-    regions: Regions  # of the source
-
-    @functools.cached_property
-    def exposure(self) -> np.ndarray:
-        """By how much the target is lighter or otherwise colored, (3,): the median over what flow matches."""
-        height, width = self.appearance.shape
-        pixels = pixel_grid((width, height))[::EXPOSURE_STEP, ::EXPOSURE_STEP].reshape(-1, 2)
-        x, y = pixels.astype(int).T
-        return np.asarray(np.median(_read(self.target, pixels + self.flow[y, x]) - self.source[y, x], axis=0))
-
-    @functools.cached_property
-    def noise(self) -> float:
-        """How far the colors of a right match are apart, CIELAB units."""
-        return max(float(np.median(self.appearance)), LEAST_NOISE)
-
-
-@dataclass(frozen=True, eq=False)
 class _Assigned:
     """The motions that were given to plain regions of one direction's source."""
 
@@ -105,28 +79,29 @@ def find_regions(lab: np.ndarray) -> Regions:
 
 
 def move_plain_regions(
-    there: View, back: View, motions: Sequence[np.ndarray]
+    there: View, back: View, regions: tuple[Regions, Regions], motions: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The flow of a pair of frames, plain regions moved by one motion each.
 
     Args:
         there, back: both directions of the pair.
+        regions: of both pictures.
         motions: (3, 3) each: what parts of the source's picture are known to do, as homographies from its pixels to the
             target's; standing still is always tried.
     Returns:
         Flow there and back, (h, w, 2) float32 each; None where all regions keep their flow.
     """
     still = np.eye(3)
-    forward = _assign(there, [still, *motions])
-    backward = _assign(back, [still, *(np.linalg.inv(motion) for motion in motions)])
+    forward = _assign(there, regions[0], [still, *motions])
+    backward = _assign(back, regions[1], [still, *(np.linalg.inv(motion) for motion in motions)])
     if not forward.motions and not backward.motions:
         return None
-    return _sent_back(there, forward, backward), _sent_back(back, backward, forward)
+    return _sent_back(there, regions[0], forward, backward), _sent_back(back, regions[1], backward, forward)
 
 
-def _assign(view: View, motions: Sequence[np.ndarray]) -> _Assigned:
+def _assign(view: View, regions: Regions, motions: Sequence[np.ndarray]) -> _Assigned:
     assigned = _Assigned(view.flow.copy(), np.zeros(view.appearance.shape, np.int32), [])
-    for region in view.regions.large:
+    for region in regions.large:
         motion = _motion_of(region, view, motions)
         if motion is not None:
             assigned.motions.append(motion)
@@ -134,13 +109,13 @@ def _assign(view: View, motions: Sequence[np.ndarray]) -> _Assigned:
     return assigned
 
 
-def _sent_back(view: View, own: _Assigned, other: _Assigned) -> np.ndarray:
+def _sent_back(view: View, regions: Regions, own: _Assigned, other: _Assigned) -> np.ndarray:
     """``own`` flow, and plain pixels that kept theirs but are landed on by what the ``other`` direction moved."""
     height, width = own.chosen.shape
     result = _Assigned(own.flow.copy(), own.chosen.copy(), own.motions)
     for index, motion in enumerate(other.motions, 1):
         inverse = np.linalg.inv(motion)
-        pixels = _pixels(view.regions.plain & (result.chosen == 0))
+        pixels = _pixels(regions.plain & (result.chosen == 0))
         ends = apply_homography(inverse, pixels.astype(np.float32))
         pixels, ends = (each[inside(ends, (width, height))] for each in (pixels, ends))
         x, y = np.rint(ends).astype(int).clip(0, (width - 1, height - 1)).T
@@ -206,7 +181,7 @@ def _missed(region: Region, view: View, motion: np.ndarray) -> float:
     What edges are off across them is their difference of color over their slope. Edges that leave the picture are not
     asked; a motion by which most do is off by as much as can be.
     """
-    difference, stays = _differences(region.outline, view, motion)
+    difference, stays = view.differences(region.outline, motion)
     if region.share[stays].sum() < LEAST_ASKED * region.share.sum():
         return 1.0
     off = np.minimum(difference[stays] / region.slope[stays], 1)
@@ -264,27 +239,8 @@ def _alike(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarr
     """Which of ``pixels`` land on their own color by ``motion``; by how much more they differ than by their flow."""
     x, y = pixels.T
     before = view.appearance[y, x]
-    difference, stays = _differences(pixels, view, motion)
+    difference, stays = view.differences(pixels, motion)
     return stays & (difference <= np.maximum(before, view.noise) + ALIKE * view.noise), difference - before
-
-
-def _differences(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far the colors of ``pixels`` (N, 2) and of where ``motion`` sends them are apart, and which stay in sight."""
-    height, width = view.source.shape[:2]
-    ends = apply_homography(motion, pixels.astype(np.float32))
-    x, y = pixels.T
-    apart = np.abs(_read(view.target, ends) - view.source[y, x] - view.exposure).mean(axis=-1)
-    return apart, np.asarray(((ends >= 0) & (ends <= (width - 1, height - 1))).all(axis=-1))
-
-
-def _read(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """``picture`` (h, w, 3) at ``places`` (N, 2), bilinear, (N, 3)."""
-    row = 1 << 14  # OpenCV's rows are of 32767 at most
-    padded = np.zeros((max(-(-len(places) // row), 1) * row, 2), np.float32)
-    padded[: len(places)] = places
-    across, down = (padded[:, axis].reshape(-1, row) for axis in (0, 1))
-    read = cv2.remap(picture, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return read.reshape(-1, picture.shape[2])[: len(places)]
 
 
 def _slope(lab: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from omnimotion_core.flow.consistency import appearance_error, cycle_error
-from omnimotion_core.flow.plain import View, _large_regions, _slope, find_regions, move_plain_regions
+from omnimotion_core.flow.plain import _large_regions, _slope, find_regions, move_plain_regions
+from omnimotion_core.flow.view import View
 
 WIDTH, HEIGHT, EDGE = 200, 140, 20  # EDGE: of the ground that is beside the picture
 HEAD = np.array([85.0, 75.0]), np.array([30.0, 40.0])  # centre and half axes
@@ -67,9 +68,13 @@ def drawn_along(step: np.ndarray, direction: int) -> np.ndarray:
 def views(frames: Pictures, forward: np.ndarray, backward: np.ndarray) -> tuple[View, View]:
     def view(source: np.ndarray, target: np.ndarray, flow: np.ndarray) -> View:
         appearance = appearance_error(source, target, flow, np.ones(flow.shape[:2], bool))
-        return View(source, target, flow, appearance, find_regions(source))
+        return View(source, target, flow, appearance)
 
     return view(*frames, forward), view(*frames[::-1], backward)
+
+
+def moved_by(there: View, back: View, motions: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    return move_plain_regions(there, back, (find_regions(there.source), find_regions(back.source)), motions)
 
 
 def shifting(step: np.ndarray) -> np.ndarray:
@@ -96,7 +101,7 @@ def assert_kept(moved: tuple[np.ndarray, np.ndarray] | None, there: View, back: 
 @pytest.mark.parametrize("step", [np.array([0, 0]), np.array([-2, 1])])
 def test_a_bare_wall_is_not_drawn_along_by_what_passes(step: np.ndarray, lighter: float) -> None:
     there, back = views(pictures(wall(), step, lighter=lighter), drawn_along(step, 1), drawn_along(step, -1))
-    moved = move_plain_regions(there, back, [shifting(HEAD_STEP), shifting(step)])
+    moved = moved_by(there, back, [shifting(HEAD_STEP), shifting(step)])
     assert moved is not None
     exact, ground = exact_flow(step, 1), near_head()
     assert share_right(there.flow, exact, ground) < 0.3
@@ -111,7 +116,7 @@ def test_a_bare_wall_is_not_drawn_along_by_what_passes(step: np.ndarray, lighter
 def test_what_gets_covered_no_longer_comes_back() -> None:
     still = np.array([0, 0])
     there, back = views(pictures(wall(), still), drawn_along(still, 1), drawn_along(still, -1))
-    moved = move_plain_regions(there, back, [])
+    moved = moved_by(there, back, [])
     assert moved is not None
     covered = in_head(HEAD_STEP) & ~cv2.dilate(in_head(0 * HEAD_STEP).astype(np.uint8), np.ones((5, 5))).astype(bool)
     before, after = cycle_error(there.flow, back.flow)[covered], cycle_error(*moved)[covered]
@@ -122,7 +127,7 @@ def test_what_gets_covered_no_longer_comes_back() -> None:
 def test_pictures_without_noise_have_plain_walls_too() -> None:
     still = np.array([0, 0])
     there, back = views(pictures(wall(0.0), still, noise=0.0), drawn_along(still, 1), drawn_along(still, -1))
-    moved = move_plain_regions(there, back, [])
+    moved = moved_by(there, back, [])
     assert moved is not None
     assert share_right(moved[0], exact_flow(still, 1), near_head()) > 0.97
 
@@ -153,7 +158,7 @@ def test_a_plain_thing_keeps_the_motion_of_its_outline_though_the_ground_has_ano
         return flow
 
     there, back = views((frames[0], frames[1]), uneven(1), uneven(-1))
-    moved = move_plain_regions(there, back, [shifting(step)])
+    moved = moved_by(there, back, [shifting(step)])
     assert moved is not None
     inside = np.zeros((HEIGHT, WIDTH), bool)
     inside[54:96, 64:146] = True
@@ -193,7 +198,7 @@ def test_a_wall_s_faint_texture_tells_its_motion_though_all_edges_have_another()
             frame[:, :, 0] -= 40 / (1 + np.exp(3 * np.clip(abs(x - left) - 4, -9, 9)))
         frames.append(frame)
     there, back = views(seen((frames[0], frames[1])), even(step), even(-step))
-    assert_kept(move_plain_regions(there, back, [shifting(bars)]), there, back)
+    assert_kept(moved_by(there, back, [shifting(bars)]), there, back)
 
 
 def test_of_two_motions_that_its_inside_admits_a_region_takes_what_its_edges_tell() -> None:
@@ -201,7 +206,7 @@ def test_of_two_motions_that_its_inside_admits_a_region_takes_what_its_edges_tel
     there, back = views(
         seen((waves(0 * step, 0.0), waves(step, 0.0))), even(0.5 * step), even(-0.5 * step)
     )
-    moved = move_plain_regions(there, back, [shifting(step)])
+    moved = moved_by(there, back, [shifting(step)])
     assert moved is not None
     np.testing.assert_allclose(moved[0][60:80, 80:110], even(step)[60:80, 80:110], atol=0.05)
 
@@ -218,7 +223,7 @@ def test_torn_flow_between_bars_does_not_take_their_motion() -> None:
         torn = np.stack([5.0 * (across // 10 % 5) - 7, 5.0 * (across // 10 % 3) - 8], axis=-1)
         flows.append(np.broadcast_to(np.where(near[:, None] < 9, (1 - 2 * t) * bars, torn), (HEIGHT, WIDTH, 2)))
     there, back = views(seen((frames[0], frames[1])), *(flow.astype(np.float32) for flow in flows))
-    moved = move_plain_regions(there, back, [])
+    moved = moved_by(there, back, [])
     kept = there.flow if moved is None else moved[0]
     np.testing.assert_array_equal(kept[:, 84:116], there.flow[:, 84:116])
 
@@ -229,7 +234,7 @@ def test_what_one_direction_moves_goes_back_the_same_way() -> None:
     wrong = even(still)
     wrong[..., 1] = 1.5 * (np.arange(WIDTH) // 12 % 3 - 1.0) + 0.75
     there, back = views(pictures(wall(), still), drawn_along(still, 1), wrong)
-    moved = move_plain_regions(there, back, [])
+    moved = moved_by(there, back, [])
     assert moved is not None
     np.testing.assert_array_equal(moved[1][120:135, 40:140], 0)
     np.testing.assert_array_equal(moved[1][near_head()], 0)
@@ -259,7 +264,7 @@ def test_a_region_most_of_whose_flow_is_otherwise_keeps_it() -> None:
     still = np.array([0, 0])
     elsewhere = np.full((HEIGHT, WIDTH, 2), (1.5, 0), np.float32)
     there, back = views(pictures(wall(), still), elsewhere, -elsewhere)
-    assert_kept(move_plain_regions(there, back, []), there, back)
+    assert_kept(moved_by(there, back, []), there, back)
 
 
 @pytest.mark.parametrize("amount", [8.0, 0.0])
@@ -267,7 +272,7 @@ def test_a_picture_full_of_texture_or_without_any_edge_has_no_plain_regions(amou
     picture = np.full((HEIGHT, WIDTH, 3), (50, 0, 0), np.float32) + texture((WIDTH, HEIGHT), 1.0, 4) * amount
     nothing = np.zeros((HEIGHT, WIDTH, 2), np.float32)
     there, back = views((picture, picture), nothing, nothing)
-    assert move_plain_regions(there, back, [shifting(np.array([1, 1]))]) is None
+    assert moved_by(there, back, [shifting(np.array([1, 1]))]) is None
 
 
 def test_a_motion_that_leaves_the_picture_is_none() -> None:
@@ -275,7 +280,7 @@ def test_a_motion_that_leaves_the_picture_is_none() -> None:
     there, back = views(pictures(wall(), still), drawn_along(still, 1), drawn_along(still, -1))
     away = np.array([[1, 0, 1e6], [0, 1, -1e6], [0, 0, 1]])
     horizon = np.array([[1, 0, 0], [0, 1, 0], [-1 / 100, 0, 1]])  # pixels of column 100 go to infinity
-    expected, moved = move_plain_regions(there, back, []), move_plain_regions(there, back, [away, horizon])
+    expected, moved = moved_by(there, back, []), moved_by(there, back, [away, horizon])
     assert expected is not None
     assert moved is not None
     np.testing.assert_array_equal(moved[0], expected[0])
