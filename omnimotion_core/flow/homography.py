@@ -14,6 +14,7 @@ LEAST_AREA_KEPT = 0.05  # of a unit's area; what leaves less folds or mirrors th
 MOTIONS = 3  # that are looked for among the features of a pair
 LEAST_SUPPORT = 12  # features that agree on each
 SUPPORT_PX = 1.0
+NEARLY_ALL = 0.95  # of those that agree on a motion: a simpler one that as many agree on is taken
 WHOLE = 0.5  # of the features: what fewer agree on is a part of the picture, whose perspective they do not tell
 
 
@@ -56,7 +57,8 @@ def find_motions(source: Features, target: Features) -> list[np.ndarray]:
 
     Returns:
         (3, 3) each, from the source's pixels to the target's: a homography where half of the matches or more agree on
-        it, else an affine map.
+        it, else an affine map; a mere shift where nearly as many agree on that, since what else was fitted to a part
+        of the picture leads astray beside it.
     """
     if min(len(source.positions), len(target.positions)) < LEAST_SUPPORT:
         return []
@@ -71,10 +73,19 @@ def find_motions(source: Features, target: Features) -> list[np.ndarray]:
         if motion is None or agrees.sum() < LEAST_SUPPORT:
             break
         if np.linalg.det(motion[:2, :2]) >= LEAST_AREA_KEPT:
-            found.append(motion)
+            found.append(_simplest(motion, p, q, agrees.ravel().astype(bool)))
         rest = ~agrees.ravel().astype(bool)
         p, q = p[rest], q[rest]
     return found
+
+
+def _simplest(motion: np.ndarray, p: np.ndarray, q: np.ndarray, agrees: np.ndarray) -> np.ndarray:
+    """The shift of the matches that agree on ``motion``, where nearly as many agree on it; else ``motion``."""
+    shift = np.median(q[agrees] - p[agrees], axis=0)
+    off = np.linalg.norm(q[agrees] - p[agrees] - shift, axis=-1)
+    if (off <= SUPPORT_PX).mean() < NEARLY_ALL:
+        return motion
+    return np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1]], motion.dtype)
 
 
 def match_features(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

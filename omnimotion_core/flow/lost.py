@@ -47,7 +47,7 @@ def find_lost(
         Flow there and back, (h, w, 2) float32 each; None where nothing is found.
     """
     lost = [_grown(cost >= LOST_COST, 1) for cost in costs]
-    starts, ends, stride = _each_other(there.source, back.source, *lost)
+    starts, ends, stride = _each_other(there.source + there.exposure, back.source, *lost)
     motions = list(_motions(starts, ends, lost[0], SUPPORT_PX + stride - 1))
     if not motions:
         return None
@@ -88,7 +88,10 @@ class _Taken:
 def _each_other(
     source: np.ndarray, target: np.ndarray, lost: np.ndarray, lost_there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Lost pixels of both pictures that choose each other by their surroundings, (N, 2) each; and the grid's stride."""
+    """Lost pixels, (N, 2) each, that choose each other by their surroundings; and the stride of the grid they are on.
+
+    Pictures are alike in exposure.
+    """
     stride = 1
     while max(lost[::stride, ::stride].sum(), lost_there[::stride, ::stride].sum()) > MOST_COMPARED:
         stride += 1

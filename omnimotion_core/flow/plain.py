@@ -5,7 +5,13 @@ from what has texture around: from the outline of a head that passes, say. The w
 and pulled along behind it, and no check tells, since it comes back as if it had moved, and looks the same. So each
 region without texture is asked which one motion explains the edges around it and its own inside: one of the motions of
 the pair's features, standing still, or one that its outline's own flow agrees on. A region keeps its flow where no
-motion does, where its inside speaks against it, and where most of its flow is otherwise, unless that flow is torn.
+motion does, where its inside speaks against it, and where most of its flow is otherwise, unless that flow is torn or
+the inside speaks against it too.
+
+Edges tell much of a motion and nothing of whose it is: all of a wall's may be those of what moves before it. A wall's
+inside tells little, in noise as strong as its shading, but that is its own and there is much of it: pictures blurred
+until hardly any noise is left are compared all over the region, and a motion that makes them less alike than another
+one does, by more than noise can, is out.
 
 The other direction follows: what a region of one picture lands on goes back by the same motion. What the motion does
 not carry to a place that looks alike, since something covers it there, keeps its flow, which no longer comes back.
@@ -15,6 +21,7 @@ Source: that motion is to be taken from where it is known, and regions of one co
 Horn and Schunck 1981.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +30,7 @@ import numpy as np
 
 from omnimotion_core.coordinates import inside
 from omnimotion_core.flow.homography import LEAST_AREA_KEPT, apply_homography
-from omnimotion_core.flow.view import View
+from omnimotion_core.flow.view import View, read
 
 PLAIN_SLOPE = 0.6  # CIELAB units a pixel; a region in which color changes by less has no texture
 LEAST_AREA = 0.003  # of the picture; smaller regions are left alone
@@ -38,6 +45,12 @@ LEAST_AGREEING = 0.5  # of a region's flow
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
 MOST_WORSE_THAN_TORN = 0.1  # the same where flow is torn, which fits itself to the noise
+SOFT_PX = 4.0  # standard deviation of the blur by which shading is told from noise
+SOUND_PX = 3  # of a region's rim, that what is beside it has been blurred into
+MOST_CORE = 6000  # pixels of a region's inside that are compared
+LEAST_CORE = 300  # pixels; what is smaller tells nothing
+LEAST_CORE_ASKED = 0.5  # of them, that must land in what is plain too
+SURELY = 8.0  # logarithm of how much likelier the shading is by another motion: by as much this one is out
 OUTLINE_MOTIONS = 2  # that a region's outline is asked for
 SAMPLES = 800  # of flow whose agreement is looked for
 SAMPLES_AGREE_PX = 0.5
@@ -48,6 +61,8 @@ class Region:
     """A plain region's pixels, the same with what is around them, and the edges there, (N, 2) int16 as (x, y)."""
 
     inside: np.ndarray
+    core: np.ndarray  # of ``inside``, evenly spread, those away from the rim
+    each: float  # pixels of the region that one of ``core`` stands for
     grown: np.ndarray
     outline: np.ndarray
     slope: np.ndarray  # (M,) of the outline's pixels
@@ -59,7 +74,16 @@ class Regions:
     """What has no texture in one picture."""
 
     plain: np.ndarray  # (h, w) bool, small regions too
+    sound: np.ndarray  # (h, w) bool, the same without their rims
     large: tuple[Region, ...]  # those that are large enough and have edges around them
+    lab: np.ndarray  # (h, w, 3) float32, the picture
+
+    @functools.cached_property
+    def soft(self) -> np.ndarray:
+        """What is sound blurred within itself, (h, w, 3) float32 CIELAB."""
+        weight = self.sound.astype(np.float32)
+        blurred = cv2.GaussianBlur(self.lab * weight[..., None], (0, 0), SOFT_PX)
+        return np.asarray(blurred / np.maximum(cv2.GaussianBlur(weight, (0, 0), SOFT_PX), 1e-3)[..., None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +99,8 @@ def find_regions(lab: np.ndarray) -> Regions:
     """The plain regions of a picture, (h, w, 3) float32 CIELAB, slightly blurred."""
     slope = _slope(lab)
     plain = cv2.dilate((slope >= PLAIN_SLOPE).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
-    return Regions(plain, tuple(_large_regions(plain, slope)))
+    sound = cv2.erode(plain.astype(np.uint8), np.ones((2 * SOUND_PX + 1, 2 * SOUND_PX + 1), np.uint8)) > 0
+    return Regions(plain, sound, tuple(_large_regions(plain, sound, slope)), lab)
 
 
 def move_plain_regions(
@@ -92,17 +117,17 @@ def move_plain_regions(
         Flow there and back, (h, w, 2) float32 each; None where all regions keep their flow.
     """
     still = np.eye(3)
-    forward = _assign(there, regions[0], [still, *motions])
-    backward = _assign(back, regions[1], [still, *(np.linalg.inv(motion) for motion in motions)])
+    forward = _assign(there, regions, [still, *motions])
+    backward = _assign(back, regions[::-1], [still, *(np.linalg.inv(motion) for motion in motions)])
     if not forward.motions and not backward.motions:
         return None
     return _sent_back(there, regions[0], forward, backward), _sent_back(back, regions[1], backward, forward)
 
 
-def _assign(view: View, regions: Regions, motions: Sequence[np.ndarray]) -> _Assigned:
+def _assign(view: View, regions: tuple[Regions, Regions], motions: Sequence[np.ndarray]) -> _Assigned:
     assigned = _Assigned(view.flow.copy(), np.zeros(view.appearance.shape, np.int32), [])
-    for region in regions.large:
-        motion = _motion_of(region, view, motions)
+    for region in regions[0].large:
+        motion = _motion_of(region, view, _Shading(region, *regions, view.exposure), motions)
         if motion is not None:
             assigned.motions.append(motion)
             _put(assigned, view, region.grown, motion, len(assigned.motions))
@@ -132,7 +157,7 @@ def _put(assigned: _Assigned, view: View, pixels: np.ndarray, motion: np.ndarray
     assigned.chosen[y, x] = name
 
 
-def _large_regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[Region]:
+def _large_regions(plain: np.ndarray, sound: np.ndarray, slope: np.ndarray) -> Iterator[Region]:
     """The regions of ``plain`` (h, w) bool that are large enough and have edges around them."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(plain.astype(np.uint8), connectivity=4)
     side = 2 * OUTLINE_PX + 1
@@ -150,29 +175,70 @@ def _large_regions(plain: np.ndarray, slope: np.ndarray) -> Iterator[Region]:
         if len(outline) < LEAST_OUTLINE:
             continue
         outline = outline[_spread(len(outline), MOST_OUTLINE)]
+        core = _pixels((region > 0) & sound[window])
+        spread = core[_spread(len(core), MOST_CORE)]
         x, y = outline.T
         yield Region(
-            inside=(_pixels(region) + corner).astype(np.int16), grown=(_pixels(grown) + corner).astype(np.int16),
+            inside=(_pixels(region) + corner).astype(np.int16), core=(spread + corner).astype(np.int16),
+            each=len(core) / max(len(spread), 1), grown=(_pixels(grown) + corner).astype(np.int16),
             outline=(outline + corner).astype(np.int16), slope=steep[y, x], share=share[y, x],
         )  # fmt: skip
 
 
-def _motion_of(region: Region, view: View, motions: Sequence[np.ndarray]) -> np.ndarray | None:
+def _motion_of(
+    region: Region, view: View, shading: "_Shading", motions: Sequence[np.ndarray]
+) -> np.ndarray | None:
     """The motion of a plain region, (3, 3): of those that its inside admits the one that its edges miss least.
 
     None where it is to keep its flow. What the outline suggests must be better by ``PREFERENCE``, and does not count
     where flow is torn: of a wall between bars that pass it is the bars' motion.
     """
-    _, agreeing = _agreed(region.inside, view.flow, 1)
-    is_torn = agreeing < LEAST_AGREEING
+    agreed, agreeing = _agreed(region.inside, view.flow, 1)
+    suggested, _ = _agreed(region.outline, view.flow, OUTLINE_MOTIONS)
+    least = min(map(shading.unlikely, [*motions, *suggested, *agreed]))
+
+    def is_out(motion: np.ndarray) -> bool:
+        return shading.unlikely(motion) - least > SURELY
+
+    is_torn = agreeing < LEAST_AGREEING or any(map(is_out, agreed))
     ranked = [(_missed(region, view, motion), motion) for motion in motions]
     if not is_torn:
-        suggested, _ = _agreed(region.outline, view.flow, OUTLINE_MOTIONS)
         ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in suggested]
     for missed, motion in sorted(ranked, key=lambda pair: pair[0]):
-        if missed <= MOST_MISSED and _admits(region, view, motion, is_torn):
+        if missed <= MOST_MISSED and not is_out(motion) and _admits(region, view, motion, is_torn):
             return motion
     return None
+
+
+class _Shading:
+    """What the faint shading of a plain region tells of its motion."""
+
+    def __init__(self, region: Region, source: Regions, target: Regions, exposure: np.ndarray) -> None:
+        self.core, self.target = region.core, target
+        self.tells = len(region.core) * region.each >= LEAST_CORE
+        self._independent = region.each / (4 * np.pi * SOFT_PX**2)  # measurements of a color that a pixel stands for
+        x, y = region.core.T
+        self._before = source.soft[y, x] + exposure
+
+    def unlikely(self, motion: np.ndarray) -> float:
+        """Minus the logarithm of how likely the shading is by ``motion``, but for what all motions share.
+
+        Infinite where most of the region would land on what is not plain. Source: normal noise of unknown strength.
+        """
+        if not self.tells:
+            return 0.0
+        left, asked = self._left(motion)
+        if asked.mean() < LEAST_CORE_ASKED:
+            return np.inf
+        return 1.5 * self._independent * len(self.core) * float(np.log(np.square(left[asked]).mean() + 1e-9))
+
+    def _left(self, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is left of the core's colors (M, 3) by ``motion``, and which of them land inside of what is plain."""
+        ends = apply_homography(motion, self.core.astype(np.float32))
+        height, width = self.target.sound.shape
+        x, y = np.rint(ends).astype(int).clip(0, (width - 1, height - 1)).T
+        asked = self.target.sound[y, x] & inside(ends, (width, height))
+        return read(self.target.soft, ends) - self._before, asked
 
 
 def _missed(region: Region, view: View, motion: np.ndarray) -> float:

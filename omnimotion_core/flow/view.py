@@ -28,7 +28,7 @@ class View:
         height, width = self.appearance.shape
         pixels = pixel_grid((width, height))[::EXPOSURE_STEP, ::EXPOSURE_STEP].reshape(-1, 2)
         x, y = pixels.astype(int).T
-        return np.asarray(np.median(_read(self.target, pixels + self.flow[y, x]) - self.source[y, x], axis=0))
+        return np.asarray(np.median(read(self.target, pixels + self.flow[y, x]) - self.source[y, x], axis=0))
 
     @functools.cached_property
     def noise(self) -> float:
@@ -44,11 +44,11 @@ class View:
         height, width = self.source.shape[:2]
         ends = apply_homography(motion, pixels.astype(np.float32))
         x, y = pixels.T
-        apart = np.abs(_read(self.target, ends) - self.source[y, x] - self.exposure).mean(axis=-1)
+        apart = np.abs(read(self.target, ends) - self.source[y, x] - self.exposure).mean(axis=-1)
         return apart, np.asarray(((ends >= 0) & (ends <= (width - 1, height - 1))).all(axis=-1))
 
 
-def _read(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
+def read(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
     """``picture`` (h, w, 3) at ``places`` (N, 2), bilinear, (N, 3)."""
     row = 1 << 14  # OpenCV's rows are of 32767 at most
     padded = np.zeros((max(-(-len(places) // row), 1) * row, 2), np.float32)

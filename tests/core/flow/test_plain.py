@@ -30,6 +30,14 @@ def wall(amount: float = 0.05) -> np.ndarray:
     return ground
 
 
+def shaded() -> np.ndarray:
+    """The same under light that changes by some units of lightness over the picture."""
+    ground = wall(0.0)
+    y, x = np.mgrid[: ground.shape[0], : ground.shape[1]]
+    ground[..., 0] += 3 * np.sin(x / 23) + 2 * np.cos(y / 19)
+    return ground
+
+
 def in_head(shift: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     (across, down), (half_width, half_height) = HEAD[0] + shift, HEAD[1]
@@ -248,7 +256,7 @@ def test_stretches_of_an_outline_count_by_their_length_and_not_by_their_texture(
     slope = _slope(picture)
     bare = np.zeros((80, 120), bool)
     bare[:, 43:77] = True
-    (region,) = _large_regions(bare & (slope < 0.1), slope)
+    (region,) = _large_regions(bare & (slope < 0.1), bare, slope)
     left = region.outline[:, 0] < 60
     assert (~left).sum() > 2.5 * left.sum()
     assert region.share[~left].sum() < 1.7 * region.share[left].sum()
@@ -260,11 +268,28 @@ def test_pictures_without_noise_are_taken_to_have_a_little() -> None:
     assert 0 < there.noise < 0.2
 
 
-def test_a_region_most_of_whose_flow_is_otherwise_keeps_it() -> None:
+def test_a_region_most_of_whose_flow_is_otherwise_keeps_it_unless_its_shading_tells() -> None:
     still = np.array([0, 0])
     elsewhere = np.full((HEIGHT, WIDTH, 2), (1.5, 0), np.float32)
-    there, back = views(pictures(wall(), still), elsewhere, -elsewhere)
+    there, back = views(pictures(wall(0.0), still), elsewhere, -elsewhere)
     assert_kept(moved_by(there, back, []), there, back)
+    there, back = views(pictures(shaded(), still), elsewhere, -elsewhere)
+    moved = moved_by(there, back, [])
+    assert moved is not None
+    assert share_right(moved[0], exact_flow(still, 1), near_head()) > 0.9
+
+
+def test_shading_tells_whose_the_edges_are() -> None:
+    """The wall ends nowhere in the picture but at the head, whose edges all go with the head."""
+    step = np.array([1, 1])
+    ground = shaded()
+    ground[:, : EDGE + 30] = ground[:, EDGE + 30 :][:, : EDGE + 30]
+    ground[EDGE + 15 : EDGE + 60, EDGE + 150 : EDGE + 180] -= (35, 0, 10)
+    there, back = views(pictures(ground, step), drawn_along(step, 1), drawn_along(step, -1))
+    moved = moved_by(there, back, [shifting(HEAD_STEP), shifting(step)])
+    assert moved is not None
+    assert share_right(moved[0], exact_flow(step, 1), near_head()) > 0.9
+    assert share_right(moved[1], exact_flow(step, -1), near_head()) > 0.9
 
 
 @pytest.mark.parametrize("amount", [8.0, 0.0])
