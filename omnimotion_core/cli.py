@@ -309,9 +309,10 @@ def build_parser() -> argparse.ArgumentParser:
                 resumable=False)
     bench.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
     measured = bench.add_mutually_exclusive_group()
-    measured.add_argument("--quick", action="store_true", help="tiny clips: whether it works here, rather than how fast")
+    measured.add_argument("--quick", action="store_true",
+                          help="tiny clips: whether it works here, rather than how fast")
     measured.add_argument("--accuracy", metavar="SCENE", nargs="*",
-                          help="scenes of known motion that are hard to track, all or those named, beside the baselines")
+                          help="hard scenes whose motion is known, all or those named, beside the baselines")
     bench.add_argument("--preset", metavar="NAME", help="with --accuracy: draft, standard (the default) or paper")
     bench.add_argument("--config", metavar="FILE|JSON", help="with --accuracy: changes to the preset")
     bench.add_argument("--seed", metavar="N", type=int, help="with --accuracy: of the scenes and of the fit")

@@ -191,7 +191,7 @@ def _bench_costs(options: Namespace, reporter: Reporter) -> dict[str, Any]:
 
     unused = next((name for name in ("preset", "config", "seed") if getattr(options, name) is not None), None)
     if unused is not None:
-        raise ConfigError(f"--{unused} is given without --accuracy", "add --accuracy, or leave it out: costs are measured of `standard`")
+        raise ConfigError(f"--{unused} is given without --accuracy", "leave it out: costs are told of `standard`")
     config = make_config(device=options.device, threads=options.threads)
     report = run_bench(config, QUICK if options.quick else Plan(), reporter)
     print(format_report(report), flush=True)

@@ -56,10 +56,14 @@ def format_scene(name: str, found: Comparison) -> str:
 
 
 def format_means(found: Mapping[str, Comparison]) -> str:
-    """The means over the scenes, a line for each tracker; and on which scenes and in what another one is ahead."""
+    """The means over the scenes, a line for each tracker."""
     width = max(map(len, NAMES))
-    lines = [f"means of {len(found)} scenes", f"{'':{width}}  " + "  ".join(f"{head:>5}" for head in _COLUMNS.values())]
+    lines = [
+        f"means of {len(found)} scenes" if len(found) > 1 else "one scene",
+        f"{'':{width}}  " + "  ".join(f"{head:>5}" for head in _COLUMNS.values()),
+    ]
     for tracker in NAMES:
-        means = [float(np.mean([getattr(one.figures[tracker], column) for one in found.values()])) for column in _COLUMNS]
+        figures = [one.figures[tracker] for one in found.values()]
+        means = (float(np.mean([getattr(one, column) for one in figures])) for column in _COLUMNS)
         lines.append(f"{tracker:{width}}  " + "  ".join(f"{mean:5.3f}" for mean in means))
     return "\n".join(lines)

@@ -46,7 +46,7 @@ def make_hard_scene(name: str, seed: int = 0) -> Scene:
     if name not in SCENES:
         raise ConfigError(f"{name!r} is none of the scenes", f"choose of {', '.join(SCENES)}")
     build, _ = SCENES[name]
-    return build(np.random.default_rng([seed, *name.encode()]))
+    return build(np.random.default_rng([seed, *name.encode()]))  # other textures in each scene
 
 
 def _middle(t: float) -> tuple[float, float]:
@@ -73,8 +73,9 @@ class _Stage:
         self.sheets: list[Surface] = []
 
     def sheet(
-        self, name: str, covers: Shape, *, at: Place = _middle, depth: Value = lambda t: 1.0, motion: tuple[Motion, Motion] | None = None,
-        palette: Palette = (), softness: float = 1.5, period_px: int = 320, texture: np.ndarray | None = None,
+        self, name: str, covers: Shape, *, at: Place = _middle, depth: Value = lambda t: 1.0,
+        motion: tuple[Motion, Motion] | None = None, palette: Palette = (), softness: float = 1.5,
+        period_px: int = 320, texture: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         """One more sheet, before those that there are, its origin ``at`` a place of depth 1, which it moves about."""
         side = cv2.getOptimalDFTSize(_TEXELS * period_px)
@@ -92,27 +93,33 @@ class _Stage:
         self.sheet(name, covers, texture=make_shading(self.rng, side, np.asarray(color), 3.0))
 
     def scene(self) -> Scene:
+        """All of it, from back to front."""
         return Scene(num_frames=NUM_FRAMES, size=SIZE, surfaces=tuple(self.sheets), photography=self.photography)
 
     def phase(self) -> float:
+        """Where a motion begins, radians."""
         return float(self.rng.uniform(-0.4, 0.4))
 
 
 def _turning(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng, roll=lambda t: 0.06 * t, nearness=lambda t: 0.008 * t)
-    stage.sheet("ground", everywhere, palette=_EARTH)
-    stage.sheet("disc", _disc(46), at=lambda t: (14 * _swing(t, 60), 6), motion=turn(-0.09, stage.phase()), palette=_TOY)
+    stage.sheet("ground", _everywhere, palette=_EARTH)
+    stage.sheet("disc", _disc(46), at=lambda t: (14 * _swing(t, 60), 6), palette=_TOY,
+                motion=turn(-0.09, stage.phase()))
     return stage.scene()
 
 
 def _crossing(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng, pan=lambda t: (0.6 * t, 0.0))
-    stage.sheet("ground", everywhere, palette=_LEAVES)
+    stage.sheet("ground", _everywhere, palette=_LEAVES)
+
+    def around(period: float, start: float) -> Place:
+        return lambda t: (0.6 * t + 64 * _swing(t, period, start), 34 * _swing(t, period, start + 1.3))
+
     for index, (palette, speed) in enumerate(((_CLOTH, 0.12), (_FUR, -0.1), (_TOY, 0.08), (_METAL, -0.14))):
-        start, period, side = index * np.pi / 2 + stage.phase(), 52 - 6 * index, 24 + 4 * index
-        stage.sheet(f"disc {index + 1}", _disc(side), motion=turn(speed, stage.phase()), palette=palette, at=lambda t, p=period, s=start: (
-            0.6 * t + 64 * _swing(t, p, s), 34 * _swing(t, p, s + 1.3)
-        ))  # fmt: skip
+        at = around(52 - 6 * index, index * np.pi / 2 + stage.phase())
+        stage.sheet(f"disc {index + 1}", _disc(24 + 4 * index), at=at, palette=palette,
+                    motion=turn(speed, stage.phase()))
     return stage.scene()
 
 
@@ -121,7 +128,7 @@ def _walker(rng: np.random.Generator) -> Scene:
         return (4.0 * t, 2.0 * _swing(t, 19))
 
     stage = _Stage(rng, pan=follow, photography=Photography(shutter=0.6, grain=3.0))
-    stage.sheet("ground", everywhere, palette=_LEAVES, softness=1.2)
+    stage.sheet("ground", _everywhere, palette=_LEAVES, softness=1.2)
 
     def body(t: float) -> tuple[float, float]:
         return (4.3 * t - 6, 1.5 * _swing(t, 8))
@@ -131,7 +138,10 @@ def _walker(rng: np.random.Generator) -> Scene:
 
     def limb(name: str, hip: tuple[float, float], late: float) -> None:
         """Two parts of a leg, the lower one hinged to the upper one's end."""
-        upper, length = (lambda t: 0.55 * _swing(t, step, late)), 22.0
+        length = 22.0
+
+        def upper(t: float) -> float:
+            return 0.55 * _swing(t, step, late)
 
         def at_hip(t: float) -> tuple[float, float]:
             x, y = body(t)
@@ -152,18 +162,21 @@ def _walker(rng: np.random.Generator) -> Scene:
                 motion=rotation(lambda t: 0.2 * _swing(t, step)), palette=_FUR)
     limb("near hind leg", (-30, 12), phase)
     limb("near fore leg", (30, 10), phase + np.pi)
-    stage.sheet("post", lambda u: np.abs(u[..., 0]) < 9, at=lambda t: (70, 0), palette=_METAL)
+    stage.sheet("post", _post(9), at=lambda t: (70, 0), palette=_METAL)
     return stage.scene()
 
 
 def _bars(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng, pan=lambda t: (0.5 * t, 0.2 * t))
-    stage.bare("wall", everywhere, _WALL)
+    stage.bare("wall", _everywhere, _WALL)
+
+    def put(index: int, drift: float, phase: float) -> None:
+        stage.sheet(f"bar {index + 1}", _post(4.5), palette=_METAL if index % 2 else _TOY,
+                    at=lambda t: (48 * (index - 2) + drift * t, 0),
+                    motion=rotation(lambda t: 0.5 * phase + 0.12 * _swing(t, 40, phase)))
+
     for index in range(5):
-        drift, phase = 1.4 - 0.5 * index, stage.phase()
-        stage.sheet(f"bar {index + 1}", lambda u: np.abs(u[..., 0]) < 4.5, palette=_METAL if index % 2 else _TOY,
-                    at=lambda t, i=index, d=drift: (48 * (i - 2) + d * t, 0),
-                    motion=rotation(lambda t, p=phase: 0.5 * p + 0.12 * _swing(t, 40, p)))
+        put(index, 1.4 - 0.5 * index, stage.phase())
     return stage.scene()
 
 
@@ -171,16 +184,16 @@ def _light(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng, pan=lambda t: (12 * _swing(t, 50), 0.0), photography=Photography(
         shutter=0.5, grain=2.0, exposure=lambda t: 2 ** (0.7 * _swing(t, 34))
     ))  # fmt: skip
-    stage.sheet("ground", everywhere, palette=_EARTH)
+    stage.sheet("ground", _everywhere, palette=_EARTH)
     stage.sheet("disc", _disc(26), at=lambda t: (20 * _swing(t, 45), 4), depth=lambda t: 1 - 0.016 * t, palette=_CLOTH,
                 motion=turn(0.03, stage.phase()))
-    stage.sheet("bar", lambda u: np.abs(u[..., 0]) < 8, at=lambda t: (110 * _swing(t, 70, -1.3), 0), palette=_METAL)
+    stage.sheet("bar", _post(8), at=lambda t: (110 * _swing(t, 70, -1.3), 0), palette=_METAL)
     return stage.scene()
 
 
 def _ball(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng, pan=lambda t: (3 * _swing(t, 30), 0.0))
-    stage.sheet("ground", everywhere, palette=_LEAVES)
+    stage.sheet("ground", _everywhere, palette=_LEAVES)
     stage.sheet("ball", _disc(14), motion=turn(0.15, stage.phase()), palette=_TOY, period_px=128,
                 at=lambda t: (95 * _swing(t, 46, -1.4), 52 - 85 * abs(_swing(t, 26))))
     return stage.scene()
@@ -188,46 +201,52 @@ def _ball(rng: np.random.Generator) -> Scene:
 
 def _drape(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng)
-    stage.sheet("ground", everywhere, palette=_EARTH, softness=2.0)
-    stage.sheet("cloth", lambda u: (np.abs(u[..., 0]) < 84) & (np.abs(u[..., 1]) < 56), palette=_CLOTH,
+    stage.sheet("ground", _everywhere, palette=_EARTH, softness=2.0)
+    stage.sheet("cloth", _box(84, 56), palette=_CLOTH,
                 motion=wave(7, 96, 18, stage.phase()), at=lambda t: (8 * _swing(t, 37), 0))
-    stage.sheet("bar", lambda u: np.abs(u[..., 0]) < 7, at=lambda t: (0, 110), palette=_METAL,
+    stage.sheet("bar", _post(7), at=lambda t: (0, 110), palette=_METAL,
                 motion=rotation(lambda t: 0.8 * _swing(t, 48, -1.2)))
     return stage.scene()
 
 
 def _head(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng)
-    stage.bare("wall", everywhere, _WALL)
-    stage.sheet("window", lambda u: (np.abs(u[..., 0]) < 26) & (np.abs(u[..., 1]) < 20), at=lambda t: (-84, -40), palette=_LEAVES)
+    stage.bare("wall", _everywhere, _WALL)
+    stage.sheet("window", _box(26, 20), at=lambda t: (-84, -40), palette=_LEAVES)
 
     def neck(t: float) -> tuple[float, float]:
         return (16 * _swing(t, 25), 3 * _swing(t, 14))
 
     stage.sheet("shoulders", _ellipse(72, 44), at=lambda t: (0.5 * neck(t)[0], 88), palette=_CLOTH, softness=2.0)
-    stage.sheet("head", _ellipse(30, 38), at=neck, motion=rotation(lambda t: 0.15 * _swing(t, 25, 0.5)), palette=_FUR, softness=2.5)
+    stage.sheet("head", _ellipse(30, 38), at=neck, motion=rotation(lambda t: 0.15 * _swing(t, 25, 0.5)), palette=_FUR,
+                softness=2.5)
     return stage.scene()
 
 
 def _sky(rng: np.random.Generator) -> Scene:
     stage = _Stage(rng, pan=lambda t: (2.2 * t, 4 * _swing(t, 40)))
-    stage.bare("sky", everywhere, _SKY)
-    stage.sheet("ground", lambda u: u[..., 1] > 12 + 6 * np.sin(u[..., 0] / 31) + 3 * np.sin(u[..., 0] / 11), palette=_LEAVES)
+    stage.bare("sky", _everywhere, _SKY)
+
+    def hills(u: np.ndarray) -> np.ndarray:
+        return np.asarray(u[..., 1] > 12 + 6 * np.sin(u[..., 0] / 31) + 3 * np.sin(u[..., 0] / 11))
+
+    stage.sheet("ground", hills, palette=_LEAVES)
     stage.sheet("flyer", _ellipse(24, 12), at=lambda t: (90 - 1.5 * t, -30 + 14 * _swing(t, 28)), palette=_METAL,
                 motion=rotation(lambda t: 0.2 * _swing(t, 28, 1.6)))
     return stage.scene()
 
 
 def _dusk(rng: np.random.Generator) -> Scene:
-    stage = _Stage(rng, pan=lambda t: (1.5 * t, 0.0), photography=Photography(shutter=0.9, grain=8.0, exposure=lambda t: 0.25))
-    stage.sheet("ground", everywhere, palette=_EARTH, softness=2.0)
-    stage.sheet("car", lambda u: (np.abs(u[..., 0] / 48) ** 4 + np.abs(u[..., 1] / 22) ** 4) < 1, palette=_METAL,
-                softness=2.0, at=lambda t: (-70 + 5.5 * t, 16), depth=lambda t: 1 + 0.01 * t)
-    stage.sheet("post", lambda u: np.abs(u[..., 0]) < 7, at=lambda t: (46, 0), palette=_FUR)
+    little = Photography(shutter=0.9, grain=8.0, exposure=lambda t: 0.25)
+    stage = _Stage(rng, pan=lambda t: (1.5 * t, 0.0), photography=little)
+    stage.sheet("ground", _everywhere, palette=_EARTH, softness=2.0)
+    stage.sheet("car", _ellipse(48, 22, power=4), palette=_METAL, softness=2.0, at=lambda t: (-70 + 5.5 * t, 16),
+                depth=lambda t: 1 + 0.01 * t)
+    stage.sheet("post", _post(7), at=lambda t: (46, 0), palette=_FUR)
     return stage.scene()
 
 
-def everywhere(points: np.ndarray) -> np.ndarray:
+def _everywhere(points: np.ndarray) -> np.ndarray:
     """The shape of what has no end."""
     return np.ones(points.shape[:-1], np.bool_)
 
@@ -236,12 +255,21 @@ def _disc(radius: float) -> Shape:
     return _ellipse(radius, radius)
 
 
-def _ellipse(half_width: float, half_height: float) -> Shape:
-    return lambda u: np.hypot(u[..., 0] / half_width, u[..., 1] / half_height) < 1
+def _ellipse(half_width: float, half_height: float, power: int = 2) -> Shape:
+    return lambda u: np.abs(u[..., 0] / half_width) ** power + np.abs(u[..., 1] / half_height) ** power < 1
+
+
+def _box(half_width: float, half_height: float) -> Shape:
+    return lambda u: (np.abs(u[..., 0]) < half_width) & (np.abs(u[..., 1]) < half_height)
 
 
 def _bar(half_width: float, top: float, bottom: float) -> Shape:
     return lambda u: (np.abs(u[..., 0]) < half_width) & (u[..., 1] > top) & (u[..., 1] < bottom)
+
+
+def _post(half_width: float) -> Shape:
+    """From above the picture to below it."""
+    return lambda u: np.abs(u[..., 0]) < half_width
 
 
 def _swing(t: float, period: float, phase: float = 0.0) -> float:

@@ -25,7 +25,8 @@ def make_texture(
     Returns:
         (side, side, 3) float32, 0..255.
     """
-    smallest = _SMALLEST_PX * softness * max(texels_per_px, 1.0)  # wavelength, texels; the texture's own grid is a limit too
+    # Wavelength, texels; the texture's own grid is a limit too.
+    smallest = _SMALLEST_PX * softness * max(texels_per_px, 1.0)
     weights = np.exp(1.5 * np.stack([_noise(rng, side, exponent=2.0, smallest=smallest) for _ in palette], axis=-1))
     clouds = (weights / weights.sum(axis=-1, keepdims=True)) @ palette.astype(np.float32)
     painted = _paint_shapes(rng, np.ascontiguousarray(clouds), texels_per_px, palette)

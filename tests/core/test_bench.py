@@ -15,6 +15,8 @@ from omnimotion_core import cli
 from omnimotion_core.bench.cost import match_cost, slope
 from omnimotion_core.bench.measure import QUICK
 from omnimotion_core.bench.table import COLUMNS, GROWN, format_value
+from omnimotion_core.comparison import NAMES, OURS
+from omnimotion_core.evaluation import hard_scenes
 from omnimotion_core.model import kernels
 from omnimotion_core.optimization import compiled
 
@@ -152,6 +154,39 @@ def test_the_quick_benchmark_tells_the_same_in_its_file_and_in_its_table(
         assert seconds > 0
         assert f" {format_value('', seconds)} s" in text
     assert list(scratch.glob("omnimotion-*")) == []  # torch keeps a folder of its own there
+
+
+def test_accuracy_is_told_of_the_scenes_that_are_named_and_of_all_trackers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hard_scenes, "NUM_FRAMES", 6)
+    path, scratch = tmp_path / "accuracy.json", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    settings = '{"fit": {"steps": 100}, "flow": {"estimator": "dis"}}'
+    assert cli.main(["bench", "--accuracy", "turning", "light", "--preset", "draft", "--config", settings, "--device",
+                     "cpu", "--threads", "1", "--json", str(path)]) == cli.DONE  # fmt: skip
+    told, text = json.loads(path.read_bytes()), capfd.readouterr().out
+    assert list(told) == ["turning", "light"]
+    width = max(map(len, NAMES))
+    for name, figures in told.items():
+        assert set(figures) == set(NAMES)
+        assert figures[OURS]["average_jaccard"] > 0.8
+        table = text[text.index(f"{name}: {hard_scenes.SCENES[name][1]}") :]
+        assert f"{OURS:{width}}  {figures[OURS]['average_jaccard']:.3f}" in table
+    mean = np.mean([figures[OURS]["average_jaccard"] for figures in told.values()])
+    assert f"{OURS:{width}}  {mean:.3f}" in text[text.index("means of 2 scenes") :]
+    assert list(scratch.glob("omnimotion-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [("--accuracy nonsense", "'nonsense' is none of the scenes"), ("--seed 1", "--seed is given without --accuracy"),
+     ("--accuracy --preset fast", "fast"), ("--accuracy turning --quick", "not allowed with")],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_told(argv: str, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", *argv.split()]) == cli.MENDABLE
+    assert words in capfd.readouterr().err
 
 
 def test_a_device_that_is_absent_is_told_before_anything_is_measured(
