@@ -236,7 +236,7 @@ class PairMatcher:
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
         if smooth or composed is not None:
-            best = self._with_lost(source, target, best)
+            best = self._settled(source, target, self._with_lost(source, target, best))
         if smooth:
             best = self._smoothed(source, target, best)
         if smooth or composed is not None:
@@ -309,9 +309,16 @@ class PairMatcher:
         joined = find_lost(*_views(source, target, found), (there.cost, back.cost))
         if joined is None:
             return found
-        judged = self._judge(source, target, joined)
-        judged = _both_mended(judged, self._judge(source, target, self._settle(source, target, joined)))
-        return _better(there, judged[0]), _better(back, judged[1])
+        made = self._judge(source, target, joined)
+        return _replaced(there, made[0], joined[0]), _replaced(back, made[1], joined[1])
+
+    def _settled(
+        self, source: Frame, target: Frame, found: tuple[Direction, Direction]
+    ) -> tuple[Direction, Direction]:
+        """What is found, settled where that proves better; there it counts as found by itself, whatever led to it."""
+        there, back = found
+        settled = self._judge(source, target, self._settle(source, target, (there.flow, back.flow)))
+        return _nearby(there, settled[0]), _nearby(back, settled[1])
 
     def _smoothed(
         self, source: Frame, target: Frame, found: tuple[Direction, Direction]
@@ -427,11 +434,25 @@ def _both_mended(
 
 def _mended(first: Direction, second: Direction) -> Direction:
     """``first``, and ``second`` where ``first`` has failed, or both found the same place and ``second`` costs less."""
-    between, cost = second.flow - first.flow, first.cost
-    same = np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX
+    cost, same = first.cost, _is_same(first, second)
     merged = _merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
     elsewhere = (cost >= FAILED_COST) & ~same
     return dataclasses.replace(merged, moved=np.where(elsewhere, second.moved, first.moved))
+
+
+def _nearby(first: Direction, second: Direction) -> Direction:
+    """``first``, and ``second`` where both found the same place and ``second`` costs less."""
+    return _merged(first, second, _is_same(first, second) & (second.cost < first.cost))
+
+
+def _replaced(first: Direction, second: Direction, flow: np.ndarray) -> Direction:
+    """``first``, and ``second`` where it costs less and ``flow``, from which it was made, is another."""
+    return _merged(first, second, (flow != first.flow).any(axis=-1) & (second.cost < first.cost))
+
+
+def _is_same(first: Direction, second: Direction) -> np.ndarray:
+    between = second.flow - first.flow
+    return np.asarray(np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX)
 
 
 def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:

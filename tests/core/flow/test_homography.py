@@ -96,6 +96,17 @@ def test_the_motions_of_a_picture_s_parts_are_found_by_their_size() -> None:
     np.testing.assert_array_equal(np.stack(again), np.stack(motions))
 
 
+def test_a_shift_is_told_as_a_shift() -> None:
+    """A homography of features that lie in one half of a picture leads astray in the other."""
+    rng = np.random.default_rng(9)
+    start = rng.uniform((0, 120), (240, 200), (150, 2))
+    end = start + (2.5, -1.25) + rng.normal(0, 0.2, (150, 2))
+    descriptors = rng.integers(0, 256, (150, 128))
+    (motion,) = find_motions(features(start, descriptors), features(end, descriptors))
+    np.testing.assert_array_equal(motion[:, :2], np.eye(3)[:, :2])
+    np.testing.assert_allclose(motion[:2, 2], (2.5, -1.25), atol=0.1)
+
+
 def test_pictures_without_features_or_mirrored_have_no_motions() -> None:
     source, empty = find_features(picture()), find_features(np.zeros((200, 240), np.uint8))
     assert find_motions(source, empty) == []

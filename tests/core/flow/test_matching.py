@@ -101,6 +101,13 @@ def test_long_motion_stays_on_the_period_that_short_steps_followed(make_clip: Ma
     assert share_right(match(matcher, Pair(0, 4), (halves[0], halves[1]))[0].flow, 20) > 0.95
 
 
+@pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flow is left as it was followed."""
+    monkeypatch.setattr(PairMatcher, "_settled", lambda self, source, target, found: found)
+
+
+@pytest.mark.usefixtures("unsettled")
 def test_composed_flow_tells_how_far_it_moved_when_followed(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot), FlowConfig())
     exact, visible = scene.flow(2, 4)
@@ -133,7 +140,10 @@ def test_long_motion_goes_by_way_of_the_frame_that_proves_best_at_each_pixel(sho
     np.testing.assert_array_equal(only.flow[0], lost_left)
 
 
-def test_flow_by_a_field_mends_what_failed_and_spoils_nothing_else(shot: Clip, scene: Scene) -> None:
+def test_flow_by_a_field_mends_what_failed_and_spoils_nothing_else(
+    shot: Clip, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "find_lost", lambda *_: None)  # it would mend much of it before
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, visible = scene.flow(2, 8)
     back = scene.flow(8, 2)[0]
@@ -165,6 +175,31 @@ def test_drift_is_told_of_the_first_way_and_not_of_the_one_that_was_chosen(shot:
     assert np.median(there.moved[trusted]) > 0.3
 
 
+def test_what_settles_on_a_better_match_is_found_by_itself(
+    shot: Clip, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
+    (exact, visible), back = scene.flow(2, 8), scene.flow(8, 2)[0]
+    drift = np.array([0.3, 0.2], np.float32)
+    drifted = exact + drift, back - drift
+    composed = Composed(drifted, drifted)
+
+    def followed() -> Direction:
+        return matcher.match(Pair(2, 8), direct=None, composed=composed, by_homography=False)[0]
+
+    settled = followed()
+    monkeypatch.setattr(PairMatcher, "_settled", lambda self, source, target, found: found)
+    before = followed()
+    taken = (settled.flow != before.flow).any(axis=-1)
+    assert 0.2 < taken.mean() < 0.95
+    assert not settled.moved[taken].any()
+    np.testing.assert_array_equal(settled.moved[~taken], before.moved[~taken])
+    assert (settled.cost[taken] <= before.cost[taken]).all()
+    misses = [np.linalg.norm(one.flow - exact, axis=-1)[visible & taken] for one in (before, settled)]
+    assert np.mean(np.minimum(misses[1], 1)) < np.mean(np.minimum(misses[0], 1))
+
+
+@pytest.mark.usefixtures("unsettled")
 def test_what_was_found_elsewhere_tells_nothing_of_the_drift_around_it(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, back = scene.flow(2, 4)[0], scene.flow(4, 2)[0]
@@ -248,6 +283,40 @@ def test_a_bare_wall_stands_still_beside_a_head_that_moves(
     monkeypatch.setattr(matching, "move_plain_regions", lambda *_: None)
     assert share_still() < 0.75
     assert still > 0.95
+
+
+def flying_ball(t: int) -> np.ndarray:
+    """A ball of 12 pixels' radius that flies by (38, 10) pixels a frame over ground that stands still."""
+    ground = Scene.make(2, (180, 120), seed=2).render(0)
+    ball = Scene.make(2, (64, 64), seed=3).render(0)[20:44, 20:44]
+    y, x = np.mgrid[:24, :24] - 11.5
+    left, top = 20 + 38 * t, 30 + 10 * t
+    window = ground[top : top + 24, left : left + 24]
+    window[np.hypot(x, y) < 12] = ball[np.hypot(x, y) < 12]
+    return ground
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_a_small_ball_that_flies_far_is_found(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, gap: int
+) -> None:
+    clip = make_clip([flying_ball(t) for t in range(3)])
+    matcher = PairMatcher(bank_of(clip, 256), FlowConfig())
+    y, x = np.mgrid[:120, :180]
+    ball, far = (np.hypot(x - 31.5, y - 41.5) < radius for radius in (10, 18))
+    nothing = np.zeros((120, 180, 2), np.float32)  # as if both steps had lost it
+
+    def shares() -> tuple[float, float]:
+        lost = matcher.guess((Direction(nothing, *[nothing[..., 0]] * 3),) * 2)
+        there, _ = match(matcher, Pair(0, gap), None if gap == 1 else (lost, lost), smooth=gap == 1)
+        found = np.abs(there.flow - gap * np.array([38, 10])).max(axis=-1) < 1
+        return float(found[ball].mean()), float((np.abs(there.flow).max(axis=-1)[~far] < 1).mean())
+
+    on_ball, on_ground = shares()
+    monkeypatch.setattr(matching, "find_lost", lambda *_: None)
+    assert shares()[0] < 0.5
+    assert on_ball > 0.9
+    assert on_ground > 0.9
 
 
 def test_neighbors_are_made_smooth_along_surfaces_where_it_is_asked_for(shot: Clip, scene: Scene) -> None:
