@@ -53,6 +53,7 @@ APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs
 FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
 MUCH_FAILED = 0.2  # of the pixels of a picture; where fewer have lost their surface, homographies mend nothing
 MOST_MOVED_PX = 1.0  # of a frame of 256; what moved by more found another place, and tells no more of those around it
+NEAR_GAP = 8  # frames; over more most of what is lost is hidden or has turned away, and soft surfaces have drifted
 SAME_MATCH_PX = 1.0  # candidates nearer to each other than this found the same place
 
 
@@ -235,7 +236,7 @@ class PairMatcher:
         if by_homography and self.bank.estimator.refines and _has_failed(best):
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
-        if smooth or composed is not None:
+        if smooth or (composed is not None and pair.gap <= NEAR_GAP):
             best = self._settled(source, target, self._with_lost(source, target, best))
         if smooth:
             best = self._smoothed(source, target, best)
