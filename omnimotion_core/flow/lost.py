@@ -4,8 +4,8 @@ A search from coarse to fine does not see a ball that moves by more than its own
 is gone, and its pixels go with the ground behind it. In the one picture they then land on ground, in the other nothing
 comes from where the ball is now: both places are lost, they are few, and so each can be compared with all of the other.
 Pixels that choose each other by their surroundings vote for affine motions, piece by piece of what is lost; a motion
-that enough agree on is taken where it makes both ends look alike. It is not for many frames: there most of what is lost
-is hidden or has turned away, and the nearest to it in what has come into view is no match.
+that enough agree on is taken where it makes both ends look alike. Of what is hidden, or has turned away, the nearest is
+as near as anything: so a pixel counts only where its match is nearer to it than what is known of the other picture.
 
 Source: that patches of one picture are compared with those of all of the other, and that each must choose the other, is
 as in Bailer et al. 2015, "Flow Fields: dense correspondence fields for highly accurate large displacement optical
@@ -26,12 +26,13 @@ LOST_COST = 1.0  # pixels; flow that costs as much may have lost its surface
 REACH_PX = 3  # of the surroundings that are compared, every second pixel of them each way
 MOST_COMPARED = 3000  # pixels of each picture; of more lost ones a grid is taken
 EACH_OTHER_PX = 1.5  # how far from itself a pixel may be that is chosen back
+DISTINCT = 0.8  # of how far a pixel is from what is known: what is hardly nearer to its match has been made to fit
 LINKED_PX = 5  # what is lost within this distance may be one thing
 MOTIONS = 3  # that are looked for in each piece of what is lost
 LEAST_SUPPORT = 16  # pixels that agree on a motion
 SUPPORT_PX = 1.5
 AROUND_PX = 5  # how far from those that agree a motion is tried
-MUCH_BETTER = 0.6  # of the difference of color that was there: where a motion leaves as little, it is taken
+MUCH_BETTER = 0.75  # of the difference of color that was there: where a motion leaves as little, it is taken
 JUDGED_PX = 5  # side of the square over which differences of color are told
 _PIECE = 256  # pixels that are compared at once
 
@@ -47,12 +48,12 @@ def find_lost(
     Returns:
         Flow there and back, (h, w, 2) float32 each; None where nothing is found.
     """
-    lost, lost_there = (_grown(cost >= LOST_COST, 1) for cost in costs)
-    starts, ends, stride = _each_other(there.source + there.exposure, back.source, lost, lost_there)
-    motions = list(_motions(starts, ends, lost, SUPPORT_PX + stride - 1))
+    lost = [_grown(cost >= LOST_COST, 1) for cost in costs]
+    starts, ends, stride = _each_other(there.source + there.exposure, back.source, *lost)
+    motions = list(_motions(starts, ends, lost[0], SUPPORT_PX + stride - 1))
     if not motions:
         return None
-    forward, backward = _Taken(there, lost), _Taken(back, lost_there)
+    forward, backward = _Taken(there, lost[0]), _Taken(back, lost[1])
     for motion, p, q in motions:
         forward.take(motion, p)
         backward.take(np.linalg.inv(motion), q)
@@ -99,8 +100,12 @@ def _each_other(
     starts, ends = (np.argwhere(each[::stride, ::stride])[:, ::-1] * stride for each in (lost, lost_there))
     if min(len(starts), len(ends)) < LEAST_SUPPORT:
         return starts[:0], ends[:0], stride
-    chosen, back = nearest(_surroundings(source, starts), _surroundings(target, ends))
-    mutual = np.abs(starts[back[chosen]] - starts).max(axis=-1) <= EACH_OTHER_PX + stride - 1
+    first, second = _surroundings(source, starts), _surroundings(target, ends)
+    chosen, back = nearest(first, second)
+    mutual = np.flatnonzero(np.abs(starts[back[chosen]] - starts).max(axis=-1) <= EACH_OTHER_PX + stride - 1)
+    known = np.argwhere(~lost_there)[:, ::-1]
+    known = known[np.linspace(0, len(known) - 1, min(len(known), len(ends))).astype(int)]
+    mutual = mutual[_stands_out(first[mutual], second[chosen[mutual]], _surroundings(target, known))]
     return starts[mutual], ends[chosen[mutual]], stride
 
 
@@ -121,6 +126,18 @@ def nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[np.ndarray, np.n
         nearer = found < least
         least, back = torch.where(nearer, found, least), torch.where(nearer, row + start, back)
     return torch.cat(there).numpy(), back.numpy()
+
+
+def _stands_out(first: torch.Tensor, second: torch.Tensor, known: torch.Tensor) -> np.ndarray:
+    """Which rows of ``first`` (K, C) are ``DISTINCT`` times nearer to theirs of ``second`` than to any of ``known``."""
+    if not len(first) or not len(known):
+        return np.ones(len(first), bool)
+    squares, turned = known.square().sum(dim=1), known.T.contiguous()
+    nearest_known = [
+        torch.addmm(squares, piece, turned, alpha=-2).amin(dim=1) + piece.square().sum(dim=1)
+        for piece in first.split(_PIECE)
+    ]
+    return np.asarray((first - second).square().sum(dim=1) < DISTINCT**2 * torch.cat(nearest_known))
 
 
 def _surroundings(lab: np.ndarray, pixels: np.ndarray) -> torch.Tensor:

@@ -53,7 +53,6 @@ APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs
 FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
 MUCH_FAILED = 0.2  # of the pixels of a picture; where fewer have lost their surface, homographies mend nothing
 MOST_MOVED_PX = 1.0  # of a frame of 256; what moved by more found another place, and tells no more of those around it
-NEAR_GAP = 8  # frames; over more most of what is lost is hidden or has turned away, and soft surfaces have drifted
 SAME_MATCH_PX = 1.0  # candidates nearer to each other than this found the same place
 
 
@@ -236,8 +235,8 @@ class PairMatcher:
         if by_homography and self.bank.estimator.refines and _has_failed(best):
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
-        if smooth or (composed is not None and pair.gap <= NEAR_GAP):
-            best = self._settled(source, target, self._with_lost(source, target, best))
+        if smooth or composed is not None:
+            best = self._with_lost(source, target, best)
         if smooth:
             best = self._smoothed(source, target, best)
         if smooth or composed is not None:
@@ -305,21 +304,17 @@ class PairMatcher:
     def _with_lost(
         self, source: Frame, target: Frame, found: tuple[Direction, Direction]
     ) -> tuple[Direction, Direction]:
-        """What is found, and what was lost in both pictures and found among itself."""
+        """What is found, and where that proves better, what was lost in both pictures and found among itself.
+
+        It is settled, and so is what is around: that has been found again where it is, and no drift on the way is told.
+        """
         there, back = found
         joined = find_lost(*_views(source, target, found), (there.cost, back.cost))
         if joined is None:
             return found
-        made = self._judge(source, target, joined)
-        return _replaced(there, made[0], joined[0]), _replaced(back, made[1], joined[1])
-
-    def _settled(
-        self, source: Frame, target: Frame, found: tuple[Direction, Direction]
-    ) -> tuple[Direction, Direction]:
-        """What is found, settled where that proves better; there it counts as found by itself, whatever led to it."""
-        there, back = found
-        settled = self._judge(source, target, self._settle(source, target, (there.flow, back.flow)))
-        return _nearby(there, settled[0]), _nearby(back, settled[1])
+        judged = self._judge(source, target, joined)
+        judged = _both_mended(judged, self._judge(source, target, self._settle(source, target, joined)))
+        return _better(there, judged[0]), _better(back, judged[1])
 
     def _smoothed(
         self, source: Frame, target: Frame, found: tuple[Direction, Direction]
@@ -435,25 +430,11 @@ def _both_mended(
 
 def _mended(first: Direction, second: Direction) -> Direction:
     """``first``, and ``second`` where ``first`` has failed, or both found the same place and ``second`` costs less."""
-    cost, same = first.cost, _is_same(first, second)
+    between, cost = second.flow - first.flow, first.cost
+    same = np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX
     merged = _merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
     elsewhere = (cost >= FAILED_COST) & ~same
     return dataclasses.replace(merged, moved=np.where(elsewhere, second.moved, first.moved))
-
-
-def _nearby(first: Direction, second: Direction) -> Direction:
-    """``first``, and ``second`` where both found the same place and ``second`` costs less."""
-    return _merged(first, second, _is_same(first, second) & (second.cost < first.cost))
-
-
-def _replaced(first: Direction, second: Direction, flow: np.ndarray) -> Direction:
-    """``first``, and ``second`` where it costs less and ``flow``, from which it was made, is another."""
-    return _merged(first, second, (flow != first.flow).any(axis=-1) & (second.cost < first.cost))
-
-
-def _is_same(first: Direction, second: Direction) -> np.ndarray:
-    between = second.flow - first.flow
-    return np.asarray(np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX)
 
 
 def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:

@@ -102,12 +102,12 @@ def test_long_motion_stays_on_the_period_that_short_steps_followed(make_clip: Ma
 
 
 @pytest.fixture
-def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flow is left as it was followed."""
-    monkeypatch.setattr(PairMatcher, "_settled", lambda self, source, target, found: found)
+    monkeypatch.setattr(matching, "find_lost", lambda *_: None)
 
 
-@pytest.mark.usefixtures("unsettled")
+@pytest.mark.usefixtures("nothing_lost")
 def test_composed_flow_tells_how_far_it_moved_when_followed(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot), FlowConfig())
     exact, visible = scene.flow(2, 4)
@@ -140,10 +140,8 @@ def test_long_motion_goes_by_way_of_the_frame_that_proves_best_at_each_pixel(sho
     np.testing.assert_array_equal(only.flow[0], lost_left)
 
 
-def test_flow_by_a_field_mends_what_failed_and_spoils_nothing_else(
-    shot: Clip, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(matching, "find_lost", lambda *_: None)  # it would mend much of it before
+@pytest.mark.usefixtures("nothing_lost")  # it would mend much before the field can
+def test_flow_by_a_field_mends_what_failed_and_spoils_nothing_else(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, visible = scene.flow(2, 8)
     back = scene.flow(8, 2)[0]
@@ -162,6 +160,7 @@ def test_flow_by_a_field_mends_what_failed_and_spoils_nothing_else(
     assert share_right((lost, back)) < alone + 0.02
 
 
+@pytest.mark.usefixtures("nothing_lost")
 def test_drift_is_told_of_the_first_way_and_not_of_the_one_that_was_chosen(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, back = scene.flow(2, 8)[0], scene.flow(8, 2)[0]
@@ -175,7 +174,7 @@ def test_drift_is_told_of_the_first_way_and_not_of_the_one_that_was_chosen(shot:
     assert np.median(there.moved[trusted]) > 0.3
 
 
-def test_what_settles_on_a_better_match_is_found_by_itself(
+def test_where_something_was_lost_what_settles_on_a_better_match_is_found_by_itself(
     shot: Clip, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
@@ -187,8 +186,9 @@ def test_what_settles_on_a_better_match_is_found_by_itself(
     def followed() -> Direction:
         return matcher.match(Pair(2, 8), direct=None, composed=composed, by_homography=False)[0]
 
+    monkeypatch.setattr(matching, "find_lost", lambda there, back, _: (there.flow, back.flow))
     settled = followed()
-    monkeypatch.setattr(PairMatcher, "_settled", lambda self, source, target, found: found)
+    monkeypatch.setattr(matching, "find_lost", lambda *_: None)
     before = followed()
     taken = (settled.flow != before.flow).any(axis=-1)
     assert 0.2 < taken.mean() < 0.95
@@ -199,7 +199,7 @@ def test_what_settles_on_a_better_match_is_found_by_itself(
     assert np.mean(np.minimum(misses[1], 1)) < np.mean(np.minimum(misses[0], 1))
 
 
-@pytest.mark.usefixtures("unsettled")
+@pytest.mark.usefixtures("nothing_lost")
 def test_what_was_found_elsewhere_tells_nothing_of_the_drift_around_it(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, back = scene.flow(2, 4)[0], scene.flow(4, 2)[0]
