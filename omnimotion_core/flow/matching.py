@@ -235,7 +235,7 @@ class PairMatcher:
         if by_homography and self.bank.estimator.refines and _has_failed(best):
             for aligned in self._aligned(source, target):
                 best = _both_mended(best, self._judge(source, target, aligned))
-        if smooth or composed is not None:
+        if smooth or (composed is not None and not self._coarse):
             best = self._with_lost(source, target, best)
         if smooth:
             best = self._smoothed(source, target, best)

@@ -50,6 +50,7 @@ SOUND_PX = 3  # of a region's rim, that what is beside it has been blurred into
 MOST_CORE = 6000  # pixels of a region's inside that are compared
 LEAST_CORE = 300  # pixels; what is smaller tells nothing
 LEAST_CORE_ASKED = 0.5  # of them, that must land in what is plain too
+LEAST_LEFT = 1e-4  # CIELAB units squared, about what rounding to 8 bits leaves after the blur
 SURELY = 8.0  # logarithm of how much likelier the shading is by another motion: by as much this one is out
 OUTLINE_MOTIONS = 2  # that a region's outline is asked for
 SAMPLES = 800  # of flow whose agreement is looked for
@@ -230,7 +231,7 @@ class _Shading:
         left, asked = self._left(motion)
         if asked.mean() < LEAST_CORE_ASKED:
             return np.inf
-        return 1.5 * self._independent * len(self.core) * float(np.log(np.square(left[asked]).mean() + 1e-9))
+        return 1.5 * self._independent * len(self.core) * float(np.log(np.square(left[asked]).mean() + LEAST_LEFT))
 
     def _left(self, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is left of the core's colors (M, 3) by ``motion``, and which of them land inside of what is plain."""
