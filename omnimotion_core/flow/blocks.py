@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from omnimotion_core.config import FlowConfig
+from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.consistency import match_weight, reached, sample, targets
 from omnimotion_core.flow.correspondences import Block, join
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
@@ -17,7 +18,6 @@ from omnimotion_core.flow.learned import LearnedFields
 from omnimotion_core.flow.matching import (
     Both,
     Composed,
-    Direction,
     FrameBank,
     Guess,
     PairMatcher,

@@ -39,11 +39,12 @@ from omnimotion_core.flow.blocks import (
     choose_pixels,
     mask_at,
 )
+from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.consistency import reached, resize_flow, targets
 from omnimotion_core.flow.correspondences import Block, join
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
 from omnimotion_core.flow.learned import LearnedFields
-from omnimotion_core.flow.matching import Both, Direction, FrameBank, PairMatcher, estimate, input_size
+from omnimotion_core.flow.matching import Both, FrameBank, PairMatcher, estimate, input_size
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.flow.reliable import Accepted, Chained, accept, overwrite
 from omnimotion_core.video.clip import Clip

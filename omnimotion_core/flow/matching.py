@@ -7,9 +7,9 @@ where one from afar can fall on the next period of a pattern. Flow searched for 
 of the homography of matched features (a moving camera, a loop closure), replace it where it fails, and where they all
 but agree with it and prove better; so does, in a later round, the flow of a field that was fitted to the round before,
 followed. What a search leaves rough is *settled*: moved to where the pictures agree best nearby. Where a learned field
-is at hand it is a candidate of the first kind, with what the estimator makes of it. What proves better costs less: the
-sum of round-trip error and difference of color. Where estimators only compare pictures, plain surfaces get one motion
-each at last, since there wrong flow proves as well as right flow does.
+is at hand it is a candidate of the first kind, with what the estimator makes of it. Where estimators only compare
+pictures, what is lost in both pictures is searched for among itself, and plain surfaces get one motion each at last,
+since there wrong flow proves as well as right flow does.
 
 Three sizes are met here: the *working* size of the clip; the *matching* size, at which flow is estimated (small frames
 are enlarged, which halves DIS's error on them); and the *memo* size, at which flow is kept as a first guess for others.
@@ -27,6 +27,7 @@ import numpy as np
 
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.coordinates import Size, pixel_grid, rescale_pixels
+from omnimotion_core.flow.candidates import FAILED_COST, Direction, best_of, better, both_mended, has_failed, merged
 from omnimotion_core.flow.consistency import (
     appearance_error,
     compose,
@@ -49,11 +50,7 @@ from omnimotion_core.video.clip import Clip
 
 MAX_ENLARGEMENT = 2.0
 MEMO_LONG_SIDE = 432  # pixels; first guesses need no more, since DIS refines from half size on
-APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs as much as
-FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
-MUCH_FAILED = 0.2  # of the pixels of a picture; where fewer have lost their surface, homographies mend nothing
 MOST_MOVED_PX = 1.0  # of a frame of 256; what moved by more found another place, and tells no more of those around it
-SAME_MATCH_PX = 1.0  # candidates nearer to each other than this found the same place
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +63,6 @@ class Frame:
     lab: np.ndarray  # (h, w, 3) float32 CIELAB at working size, slightly blurred
     features: Features  # at matching size
     regions: Regions  # without texture, at working size
-
-
-@dataclass(frozen=True, eq=False)
-class Direction:
-    """Flow of one direction of a pair, at working size."""
-
-    flow: np.ndarray  # (h, w, 2) float32, working pixels
-    cycle: np.ndarray  # (h, w) float32, round-trip error, working pixels
-    appearance: np.ndarray  # (h, w) float32, CIELAB units
-    moved: np.ndarray  # (h, w) float32, by how many working pixels composed flow moved when followed, nearby
-
-    @property
-    def cost(self) -> np.ndarray:
-        """(h, w) float32, pixels; the smaller, the better it proves."""
-        return self.cycle + APPEARANCE_COST * self.appearance
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,20 +211,20 @@ class PairMatcher:
         others += [self._judge(source, target, self._settle(source, target, guess)) for guess in continued]
         if learned is not None:
             first += [self._judge(source, target, field) for field in (learned, self.around(pair, learned))]
-        best = _best(first)
+        best = best_of(first)
         if others:
-            best = _both_mended(best, _best(others))
-        if by_homography and self.bank.estimator.refines and _has_failed(best):
+            best = both_mended(best, best_of(others))
+        if by_homography and self.bank.estimator.refines and has_failed(best):
             for aligned in self._aligned(source, target):
-                best = _both_mended(best, self._judge(source, target, aligned))
-        if smooth or (composed is not None and not self._coarse):
+                best = both_mended(best, self._judge(source, target, aligned))
+        if smooth or (composed is not None and not self._coarse):  # coarse flow of far frames gains nothing by it
             best = self._with_lost(source, target, best)
         if smooth:
             best = self._smoothed(source, target, best)
         if smooth or composed is not None:
             best = self._without_drag(source, target, best)
         if guided is not None:
-            best = _both_mended(best, self._followed(source, target, Composed(guided, guided)))
+            best = both_mended(best, self._followed(source, target, Composed(guided, guided)))
         return best
 
     def around(self, pair: Pair, guess: Both | None) -> Both:
@@ -263,8 +245,8 @@ class PairMatcher:
             return Composed(ways[0], ways[0]) if ways else None
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
         first, *others = (self._judge(source, target, way) for way in ways)
-        best = _best([first, *others])
-        plain = [_merged(way, chosen, way.cost >= FAILED_COST).flow for way, chosen in zip(first, best, strict=True)]
+        best = best_of([first, *others])
+        plain = [merged(way, chosen, way.cost >= FAILED_COST).flow for way, chosen in zip(first, best, strict=True)]
         return Composed((best[0].flow, best[1].flow), (plain[0], plain[1]))
 
     def structure(self, i: int, j: int, flow: np.ndarray) -> np.ndarray:
@@ -313,8 +295,8 @@ class PairMatcher:
         if joined is None:
             return found
         judged = self._judge(source, target, joined)
-        judged = _both_mended(judged, self._judge(source, target, self._settle(source, target, joined)))
-        return _better(there, judged[0]), _better(back, judged[1])
+        judged = both_mended(judged, self._judge(source, target, self._settle(source, target, joined)))
+        return better(there, judged[0]), better(back, judged[1])
 
     def _smoothed(
         self, source: Frame, target: Frame, found: tuple[Direction, Direction]
@@ -402,48 +384,6 @@ def _views(source: Frame, target: Frame, found: tuple[Direction, Direction]) -> 
 
 def _resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
-
-
-def _best(candidates: Sequence[tuple[Direction, Direction]]) -> tuple[Direction, Direction]:
-    """At each pixel the candidate that costs least."""
-    best, *rest = candidates
-    for other in rest:
-        best = _better(best[0], other[0]), _better(best[1], other[1])
-    return best
-
-
-def _better(first: Direction, second: Direction) -> Direction:
-    """At each pixel what costs less."""
-    return _merged(first, second, second.cost < first.cost)
-
-
-def _has_failed(best: tuple[Direction, Direction]) -> bool:
-    """Whether much of either picture has lost its surface."""
-    return any(float((direction.cost >= FAILED_COST).mean()) >= MUCH_FAILED for direction in best)
-
-
-def _both_mended(
-    first: tuple[Direction, Direction], second: tuple[Direction, Direction]
-) -> tuple[Direction, Direction]:
-    return _mended(first[0], second[0]), _mended(first[1], second[1])
-
-
-def _mended(first: Direction, second: Direction) -> Direction:
-    """``first``, and ``second`` where ``first`` has failed, or both found the same place and ``second`` costs less."""
-    between, cost = second.flow - first.flow, first.cost
-    same = np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX
-    merged = _merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
-    elsewhere = (cost >= FAILED_COST) & ~same
-    return dataclasses.replace(merged, moved=np.where(elsewhere, second.moved, first.moved))
-
-
-def _merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
-    return Direction(
-        np.where(take[..., None], second.flow, first.flow),
-        np.where(take, second.cycle, first.cycle),
-        np.where(take, second.appearance, first.appearance),
-        np.where(take, second.moved, first.moved),
-    )
 
 
 def compose_guesses(first: Guess, second: Guess) -> Both:

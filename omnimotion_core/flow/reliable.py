@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from omnimotion_core.coordinates import Size, inside
+from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.consistency import sample, second_cycle_error, targets
-from omnimotion_core.flow.matching import Direction
 
 APPEARANCE_MIN_GAP = 3  # frames; from here on appearance is checked, and nothing hidden is believed
 HIDDEN_MIN_CYCLE = 1.5  # times the trusted bound, by which a hidden pixel's round trip misses

@@ -12,9 +12,10 @@ from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow import blocks as module
 from omnimotion_core.flow import homography, matching
 from omnimotion_core.flow.blocks import FlowBlocks
+from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.homography import Features
-from omnimotion_core.flow.matching import Both, Composed, Direction
+from omnimotion_core.flow.matching import Both, Composed
 from omnimotion_core.flow.pairs import Pair, closure_candidates, stride_pairs, ways_to_compose
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip

@@ -119,8 +119,8 @@ def plain_masks(forward: np.ndarray, backward: np.ndarray, gap: int, like: np.nd
 
 @pytest.mark.parametrize("gap", [1, 2, 3])
 def test_what_is_believed_follows_the_published_rules(gap: int) -> None:
+    from omnimotion_core.flow.candidates import Direction
     from omnimotion_core.flow.consistency import cycle_error
-    from omnimotion_core.flow.matching import Direction
     from omnimotion_core.flow.reliable import accept
 
     rng = np.random.default_rng(gap)

@@ -5,15 +5,14 @@ import pytest
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow import matching
+from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.matching import (
     Both,
     Composed,
-    Direction,
     FrameBank,
     Guess,
     PairMatcher,
-    _mended,
     compose_guesses,
     dense_flow_at_plate_size,
     estimate,
@@ -319,6 +318,23 @@ def test_a_small_ball_that_flies_far_is_found(
     assert on_ground > 0.9
 
 
+@pytest.mark.parametrize(("full_size", "gaps"), [(True, [1, 2]), (False, [1])])
+def test_coarse_flow_is_searched_for_what_is_lost_between_neighbors_alone(
+    shot: Clip, monkeypatch: pytest.MonkeyPatch, full_size: bool, gaps: list[int]
+) -> None:
+    size = matching_size(shot.working_size, 128)
+    bank = FrameBank(shot, DisFlow(full_size=full_size), size, capacity=4, needs_features=False)
+    matcher = PairMatcher(bank, FlowConfig())
+    asked: list[int] = []
+    steps = [match(matcher, Pair(t, t + 1)) for t in (2, 3)]
+    guesses = matcher.guess(steps[0]), matcher.guess(steps[1])
+    monkeypatch.setattr(matching, "find_lost", lambda *_: asked.append(1))
+    match(matcher, Pair(2, 3), smooth=True)
+    monkeypatch.setattr(matching, "find_lost", lambda *_: asked.append(2))
+    match(matcher, Pair(2, 4), guesses)
+    assert asked == gaps
+
+
 def test_neighbors_are_made_smooth_along_surfaces_where_it_is_asked_for(shot: Clip, scene: Scene) -> None:
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
     exact, visible = scene.flow(4, 5)
@@ -343,17 +359,6 @@ def test_what_goes_on_as_before_replaces_flow_that_failed(shot: Clip, scene: Sce
 
     assert error([]) > 10
     assert error([guess]) < 1
-
-
-def test_the_second_best_mends_what_failed_and_refines_what_it_agrees_with() -> None:
-    def direction(x: list[float], cost: list[float]) -> Direction:
-        flow = np.array([[[value, 0.0] for value in x]], np.float32)
-        none = np.zeros((1, 4), np.float32)
-        return Direction(flow, np.array([cost], np.float32), appearance=none, moved=none)
-
-    first = direction([5, 5, 5, 5], [0.5, 0.5, 2.5, 0.5])
-    second = direction([5.5, 17, 17, 5.5], [0.1, 0.1, 3.0, 0.9])
-    assert _mended(first, second).flow[0, :, 0].tolist() == [5.5, 5, 17, 5]
 
 
 def test_a_turned_picture_is_matched_by_way_of_its_homography(make_clip: MakeClip) -> None:
