@@ -10,7 +10,6 @@ from omnimotion_core import pipeline
 from omnimotion_core.bench.measure import STAGE
 from omnimotion_core.comparison import NAMES, Comparison, compare_with
 from omnimotion_core.config import Config
-from omnimotion_core.devices import choose_device, choose_threads
 from omnimotion_core.evaluation.footage import write_frames
 from omnimotion_core.evaluation.hard_scenes import SCENES, make_hard_scene
 from omnimotion_core.events import Reporter
@@ -33,8 +32,6 @@ def measure_accuracy(config: Config, names: Sequence[str], reporter: Reporter) -
         OmniMotionError: a scene is unknown, the device is absent, or the temporary folder cannot be written.
         Cancelled: the user asked to stop.
     """
-    choose_device(config.device)
-    choose_threads(config.threads)
     scenes = {name: make_hard_scene(name, config.seed) for name in names or SCENES}
     reporter.stage(STAGE)
     reporter.progress(STAGE, 0, len(scenes))

@@ -205,8 +205,10 @@ def _motion_of(
     ranked = [(_missed(region, view, motion), motion) for motion in motions]
     if not is_torn:
         ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in suggested]
-    for missed, motion in sorted(ranked, key=lambda pair: pair[0]):
-        if missed <= MOST_MISSED and not is_out(motion) and _admits(region, view, motion, is_torn):
+    ranked.sort(key=lambda pair: pair[0])
+    bound = np.inf if is_out(ranked[0][1]) else MOST_MISSED  # out: the edges are those of another thing
+    for missed, motion in ranked:
+        if missed <= bound and not is_out(motion) and _admits(region, view, motion, is_torn):
             return motion
     return None
 

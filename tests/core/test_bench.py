@@ -189,13 +189,14 @@ def test_what_cannot_be_measured_is_told(argv: str, words: str, capfd: pytest.Ca
     assert words in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("what", [[], ["--accuracy", "head"]])
 def test_a_device_that_is_absent_is_told_before_anything_is_measured(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    what: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import torch
 
     absent = "mps" if not torch.backends.mps.is_available() else "cuda"
     path = tmp_path / "bench.json"
-    assert cli.main(["bench", "--device", absent, "--json", str(path)]) == cli.MENDABLE
+    assert cli.main(["bench", *what, "--device", absent, "--json", str(path)]) == cli.MENDABLE
     assert f"no device '{absent}'" in capfd.readouterr().err
     assert not path.exists()

@@ -7,7 +7,7 @@ import torch
 
 from omnimotion_core.flow import lost
 from omnimotion_core.flow.consistency import appearance_error, cycle_error
-from omnimotion_core.flow.lost import find_lost, nearest
+from omnimotion_core.flow.lost import _each_other, _Taken, find_lost, nearest
 from omnimotion_core.flow.view import View
 
 WIDTH, HEIGHT = 160, 120
@@ -59,7 +59,7 @@ def off_by(flow: np.ndarray, motion: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(pixels[..., :2] + flow - ends, axis=-1))
 
 
-@pytest.mark.parametrize("lighter", [0.0, 12.0])
+@pytest.mark.parametrize("lighter", [0.0, 40.0])
 @pytest.mark.parametrize("most", [3000, 500])
 def test_a_ball_that_flies_far_is_found_and_the_ground_is_left_alone(
     lighter: float, most: int, monkeypatch: pytest.MonkeyPatch
@@ -83,7 +83,7 @@ def test_where_nothing_is_lost_nothing_is_looked_for() -> None:
     assert find_lost(there, back, costs) is None
 
 
-def test_what_has_gone_is_not_made_to_fit_what_has_come() -> None:
+def test_what_has_gone_is_not_made_to_fit_what_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ground is seen where the ball has been, and other ground where it would be now."""
     ground, gone, come = (texture(seed, (50, -10, 20)) for seed in (1, 2, 3))
     first = np.where(in_ball(0)[..., None], gone, ground)
@@ -91,6 +91,30 @@ def test_what_has_gone_is_not_made_to_fit_what_has_come() -> None:
     there, back, costs = standing(first, second)
     found = find_lost(there, back, costs)
     assert found is None or np.asarray(found[0].any(axis=-1))[in_ball(0)].mean() < 0.05
+
+    def votes() -> int:
+        return len(_each_other(first, second, in_ball(0), in_ball(1))[0])
+
+    distinct = votes()
+    monkeypatch.setattr(lost, "DISTINCT", 9.0)
+    assert distinct < 0.5 * votes()
+
+
+def test_a_motion_replaces_only_what_is_lost_and_no_better_one() -> None:
+    there, _, costs = standing(*pictures())
+    ball = in_ball(0, within=2)
+    left = np.arange(WIDTH) < CENTRE[0]
+    taken = _Taken(there, (costs[0] >= 1) & left)
+    support = np.argwhere(ball)[:, ::-1]
+    taken.take(ball_motion(), support)
+    right = off_by(taken.flow, ball_motion())[ball & left] < 1
+    assert right.mean() > 0.9
+    assert not taken.flow[:, ~left].any()
+    before = taken.flow.copy()
+    astray = ball_motion()
+    astray[:2, 2] += 1.5  # still much better than standing
+    taken.take(astray, support)
+    assert (taken.flow == before).all(axis=-1)[ball].mean() > 0.95
 
 
 def test_two_things_in_one_place_get_a_motion_each() -> None:

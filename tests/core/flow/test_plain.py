@@ -30,11 +30,11 @@ def wall(amount: float = 0.05) -> np.ndarray:
     return ground
 
 
-def shaded() -> np.ndarray:
+def shaded(amount: float = 1.0) -> np.ndarray:
     """The same under light that changes by some units of lightness over the picture."""
     ground = wall(0.0)
     y, x = np.mgrid[: ground.shape[0], : ground.shape[1]]
-    ground[..., 0] += 3 * np.sin(x / 23) + 2 * np.cos(y / 19)
+    ground[..., 0] += amount * (3 * np.sin(x / 23) + 2 * np.cos(y / 19))
     return ground
 
 
@@ -279,13 +279,15 @@ def test_a_region_most_of_whose_flow_is_otherwise_keeps_it_unless_its_shading_te
     assert share_right(moved[0], exact_flow(still, 1), near_head()) > 0.9
 
 
-def test_shading_tells_whose_the_edges_are() -> None:
+@pytest.mark.parametrize("amount", [1.0, 0.3])
+@pytest.mark.parametrize("lighter", [0.0, 6.0])
+def test_shading_tells_whose_the_edges_are(lighter: float, amount: float) -> None:
     """The wall ends nowhere in the picture but at the head, whose edges all go with the head."""
     step = np.array([1, 1])
-    ground = shaded()
+    ground = shaded(amount)
     ground[:, : EDGE + 30] = ground[:, EDGE + 30 :][:, : EDGE + 30]
     ground[EDGE + 15 : EDGE + 60, EDGE + 150 : EDGE + 180] -= (35, 0, 10)
-    there, back = views(pictures(ground, step), drawn_along(step, 1), drawn_along(step, -1))
+    there, back = views(pictures(ground, step, lighter=lighter), drawn_along(step, 1), drawn_along(step, -1))
     moved = moved_by(there, back, [shifting(HEAD_STEP), shifting(step)])
     assert moved is not None
     assert share_right(moved[0], exact_flow(step, 1), near_head()) > 0.9
