@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from omnimotion_core.config import FlowConfig
+from omnimotion_core.evaluation.hard_scenes import make_hard_scene
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow import matching
 from omnimotion_core.flow.candidates import Direction
@@ -282,6 +283,15 @@ def test_a_bare_wall_stands_still_beside_a_head_that_moves(
     monkeypatch.setattr(matching, "move_plain_regions", lambda *_: None)
     assert share_still() < 0.75
     assert still > 0.95
+
+
+def test_a_wall_does_not_go_with_the_head_that_has_most_of_its_edges(make_clip: MakeClip) -> None:
+    """One way the edges say so, the head's motion beside them: only the wall's faint shading speaks against it."""
+    head = make_hard_scene("head")
+    clip = make_clip([head.render(11), head.render(12)])
+    bank = FrameBank(clip, DisFlow(), matching_size(clip.working_size, 512), capacity=2, needs_features=True)
+    for direction, t in zip(match(PairMatcher(bank, FlowConfig()), Pair(0, 1), smooth=True), (11, 12), strict=True):
+        assert (np.abs(direction.flow).max(axis=-1)[head.mask(t, "wall")] < 0.5).mean() > 0.85
 
 
 def flying_ball(t: int) -> np.ndarray:
