@@ -83,35 +83,45 @@ def decode_movie(path: Path, first: int = 1, last: int | None = None) -> Iterato
         ClipError: the movie cannot be opened, or breaks off or is damaged before ``last``.
     """
     with _open(path) as (container, stream):
-        fps, start, number, end = _frame_rate(stream), None, 0, 0.0
+        fps, start, number, end = _frame_rate(stream), 0.0, 0, 0.0
         promised = len(stream.index_entries) if container.format.name == _MOV else 0
         packets = _Packets(container, stream)
+
+        def shortage() -> str:
+            """What is told but not there; nothing while all may be."""
+            if packets.damage or packets.count < promised:
+                return packets.damage or f"{promised - packets.count} of {promised} pictures are missing from the file"
+            declared = _duration(container, stream)
+            # A frame's length is seldom stored outside MOV, so the last one may be longer than it seems.
+            is_short = not promised and declared - end > max(0.25, 2.5 / fps)
+            return f"{declared:.2f} s are declared, {end:.2f} s are there" if is_short else ""
+
         for frame in packets:
+            seconds = _seconds(frame, number + 1, fps)
+            if packets.is_ending and number and seconds - start > end + 0.5 / fps and shortage():
+                break  # pictures that are shown before this one come after it in the file, and are lost
             number += 1
-            seconds = _seconds(frame, number, fps)
-            start = seconds if start is None else start
+            start = seconds if number == 1 else start
             end = max(end, seconds - start + max(1 / fps, _length(frame)))
             if number >= first:
                 yield _picture(frame, number, seconds - start)
             if number == last:
                 return
-        if packets.damage:
-            raise _broken(path, number, packets.damage)
-        if number == 0:
+        if number == 0 and not packets.damage:
             raise ClipError(f"{path} holds no picture that can be decoded", "choose another movie, or convert it")
-        if packets.count < promised:
-            raise _broken(path, number, f"{promised - packets.count} of {promised} pictures are missing from the file")
-        # A frame's length is seldom stored outside MOV, so the last one may be longer than it seems.
-        if not promised and _duration(container, stream) - end > max(0.25, 2.5 / fps):
-            raise _broken(path, number, f"{_duration(container, stream):.2f} s are declared, {end:.2f} s are there")
+        if reason := shortage():
+            raise _broken(path, number, reason)
 
 
 class _Packets:
-    """Decoded frames of a stream; afterwards ``count`` packets were read and ``damage`` tells what ended it early."""
+    """Decoded frames of a stream; afterwards ``count`` packets were read and ``damage`` tells what ended it early.
+
+    ``is_ending`` once nothing more is read and the decoder gives what it still holds.
+    """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.container, self.stream = container, stream
-        self.count, self.damage = 0, ""
+        self.count, self.damage, self.is_ending = 0, "", False
 
     def __iter__(self) -> Iterator[VideoFrame]:
         started = False
@@ -121,6 +131,7 @@ class _Packets:
                     self.damage = "a picture is cut off"
                     break
                 self.count += packet.size > 0
+                self.is_ending = packet.size == 0
                 for frame in packet.decode():
                     started = True
                     if frame.is_corrupt:
@@ -135,8 +146,12 @@ class _Packets:
 
     def _rest(self) -> Iterator[VideoFrame]:
         """Whole pictures that the decoder still holds when a later one turned out damaged."""
+        self.is_ending = True
         try:
-            yield from (frame for frame in self.stream.codec_context.decode(None) if not frame.is_corrupt)
+            for frame in self.stream.codec_context.decode(None):
+                if not frame.is_corrupt:
+                    frame.time_base = frame.time_base or self.stream.time_base  # the decoder alone does not know it
+                    yield frame
         except av.FFmpegError:
             return  # the first damage is the one to tell
 

@@ -149,6 +149,23 @@ def test_a_movie_cut_short_tells_how_much_can_be_read(footage: Any, name: str) -
     assert numbers(footage, path, 2, len(seen)) == seen[1:]  # the remedy works
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_wherever_a_movie_is_cut_off_no_picture_takes_the_place_of_a_lost_one(footage: Any, name: str) -> None:
+    """Of reordered pictures a later one can be there without those that are shown before it."""
+    path = footage.movie(name, 24, faststart=name.endswith("mp4"))
+    data = path.read_bytes()
+    told = 0
+    for size in range(int(0.3 * len(data)), int(0.9 * len(data)), 40):
+        path.write_bytes(data[:size])
+        seen: list[int] = []
+        try:
+            seen.extend(footage.spelled(frame.rgb) for frame in decode_movie(path))
+        except ClipError as error:
+            told += f" {len(seen)} frames can be read" in error.problem
+        assert seen == list(range(len(seen)))
+    assert told > 100
+
+
 def test_a_movie_whose_index_is_lost_is_refused(footage: Any) -> None:
     path = truncated(footage.movie("a.mp4", 12), 0.7)  # the index is at the end
     with pytest.raises(ClipError, match="not a movie that can be read"):
