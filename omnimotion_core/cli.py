@@ -8,6 +8,7 @@ Nothing heavy is imported before the arguments are understood, so that ``--help`
 
 import argparse
 import errno
+import math
 import os
 import re
 import signal
@@ -260,8 +261,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--query", metavar="MODE", choices=("first", "strided"), default="first",
                           help="first (the default) or strided")
     evaluate.add_argument("--baselines", action="store_true",
-                          help="also beside the flow from each query's frame to every other, and chaining over several "
-                               "intervals; takes a pair of frames' flow for each frame that is queried and each other")
+                          help="also beside the flow from each query's frame to every other, which takes a pair of "
+                               "frames' flow for each frame that is queried and each other, chaining over several "
+                               "intervals, and the paper's model at equal time")
+    evaluate.add_argument("--volumetric-time", metavar="FACTOR", type=_factor, default=1.0,
+                          help="with --baselines: how long the paper's model is fitted, in times of the run's own fit "
+                               "(1 when not given; 0: not at all)")
     evaluate.add_argument("--tracks", metavar="NAME=FILE", type=_named_file, nargs="+", action="extend",
                           help="also beside another tracker's answers to the same queries (npz)")
     evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
@@ -372,6 +377,16 @@ def _frames(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not A-B, such as 1001-1048")
     return int(match[1]), int(match[2])
+
+
+def _factor(text: str) -> float:
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 0 <= factor < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return factor
 
 
 def _named_file(text: str) -> tuple[str, Path]:

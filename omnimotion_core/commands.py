@@ -135,8 +135,9 @@ def evaluate(options: Namespace, reporter: Reporter) -> None:
     clip = results.clip
     truth = load_truth(options.truth, clip.num_frames, clip.size)
     found = compare_with(
-        results, truth, options.query, reporter=reporter, baselines=options.baselines, answers=answers
-    )
+        results, truth, options.query, reporter=reporter, baselines=options.baselines,
+        volumetric_time=options.volumetric_time, answers=answers,
+    )  # fmt: skip
     print(found.format(), flush=True)
     if options.json is not None:
         write_text(options.json, json.dumps(found.to_dict(), indent=1) + "\n")

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from omnimotion_core.devices import computing
 from omnimotion_core.errors import EvaluationError
 from omnimotion_core.evaluation.answers import load_answers
 from omnimotion_core.evaluation.baselines import chain_tracks, lucas_kanade_tracks
@@ -22,14 +23,18 @@ from omnimotion_core.evaluation.tapvid import (
     queries_for,
     tapvid_metrics,
 )
-from omnimotion_core.events import Reporter
+from omnimotion_core.events import Event, Progress, Reporter
 from omnimotion_core.results import Results
 from omnimotion_core.trajectories.tracks import Tracks
 
+if TYPE_CHECKING:
+    from omnimotion_core.flow.any_pair import AnyPairFlow
+
 STAGE = "evaluate"
 OURS, CHAINED, LUCAS_KANADE = "omnimotion", "chained flow", "Lucas-Kanade"
-DIRECT, SEVERAL = "direct flow", "several intervals"
-NAMES = (OURS, CHAINED, LUCAS_KANADE, DIRECT, SEVERAL)
+DIRECT, SEVERAL, VOLUMETRIC = "direct flow", "several intervals", "volumetric"
+NAMES = (OURS, CHAINED, LUCAS_KANADE, DIRECT, SEVERAL, VOLUMETRIC)
+FIT_UNITS = 200  # of progress, in which the volumetric fit is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class Comparison:
     """TAP-Vid's figures of the run and of others, by name, and how well the run's confidence sorts its errors."""
 
     figures: dict[str, TapVidMetrics]
-    seconds: dict[str, float | None]  # of ours: its stages and the answers; None: not known
+    seconds: dict[str, float | None]  # of ours and of volumetric: the stages and the answers; None: not known
     sparsification: Sparsification  # of ours
 
     def format(self) -> str:
@@ -63,7 +68,7 @@ def compare(results: Results, truth: Truth, mode: QueryMode, *, reporter: Report
 
 def compare_with(
     results: Results, truth: Truth, mode: QueryMode, *, reporter: Reporter, baselines: bool = False,
-    answers: Mapping[str, Path] | None = None,
+    volumetric_time: float = 1.0, answers: Mapping[str, Path] | None = None,
 ) -> Comparison:  # fmt: skip
     """The same with seconds and confidence, and beside more than those two.
 
@@ -71,7 +76,9 @@ def compare_with(
         results: of the run.
         truth: of its clip.
         mode: which queries are asked.
-        baselines: also the flow from each query's frame to every other, and chaining over several intervals.
+        baselines: also the flow from each query's frame to every other, chaining over several intervals, and the
+            paper's model fitted to the run's own matches.
+        volumetric_time: how long that model is fitted, in times of the run's own fit.
         answers: files of other trackers by the name that the table gives them; see ``load_answers``.
     Raises:
         EvaluationError: the truth or a file does not belong to the clip or to the queries.
@@ -86,14 +93,16 @@ def compare_with(
     imported = {name: load_answers(path, queries, clip.num_frames, clip.size) for name, path in files.items()}
     reporter.stage(STAGE)
     ways: dict[str, Callable[[], Tracks]] = {OURS: lambda: results.query(queries)}
-    ways |= _ways(results, queries, baselines, reporter)
+    ways |= _Baselines(results, queries, reporter).ways(baselines, volumetric_time)
     found, seconds = {}, {}
     for name, make in ways.items():
         began = time.perf_counter()
         found[name] = make()
         seconds[name] = time.perf_counter() - began
-    stages = [facts.get("seconds") for facts in results.run.manifest["stages"].values()]
-    seconds[OURS] += sum(known for known in stages if isinstance(known, (int, float)))
+    stages = _stage_seconds(results)
+    seconds[OURS] += sum(stages.values())
+    if VOLUMETRIC in seconds:
+        seconds[VOLUMETRIC] += sum(stages.get(stage, 0.0) for stage in ("prepare", "flow"))
     return Comparison(
         figures={name: tapvid_metrics(truth, tracks, rows, mode) for name, tracks in {**found, **imported}.items()},
         seconds={**seconds, **dict.fromkeys(imported)},
@@ -101,63 +110,109 @@ def compare_with(
     )
 
 
-def _ways(
-    results: Results, queries: np.ndarray, baselines: bool, reporter: Reporter
-) -> dict[str, Callable[[], Tracks]]:
-    """The baselines by name, each to be called once, in this order; their flow is the progress that is told."""
-    from omnimotion_core.flow.any_pair import AnyPairFlow
-    from omnimotion_core.flow.stage import adjacent_flow
+def _stage_seconds(results: Results) -> dict[str, float]:
+    """What each stage of the run took, where that is known."""
+    stages = results.run.manifest["stages"]
+    return {name: facts["seconds"] for name, facts in stages.items() if isinstance(facts.get("seconds"), (int, float))}
 
-    clip, config, device = results.clip, results.config.flow, results.config.device
-    count, size = clip.num_frames, clip.size
-    starts = np.round(queries[:, 0]).astype(int).tolist()
-    direct, several = list(direct_pairs(starts, count)), list(interval_pairs(starts, count))
-    chain = 4 * (count - 1)  # fields: forward, then backward over the clip, there and back
-    total = chain + (2 * (len(direct) + len(several)) if baselines else 0)
-    done = 0
 
-    def told(estimate: Callable[[int, int], np.ndarray]) -> Callable[[int, int], np.ndarray]:
+class _Baselines:
+    """What a run is set beside; how far they are is told as progress, of which each has its share.
+
+    Args:
+        results: of the run.
+        queries: (Q, 3) as (t, x, y), plate pixels: what all are asked.
+        reporter: hears the progress and may cancel.
+    """
+
+    def __init__(self, results: Results, queries: np.ndarray, reporter: Reporter) -> None:
+        self.results, self.queries, self.reporter = results, queries, reporter
+        self.clip, self.config = results.clip, results.config
+        self.done = self.ends = self.total = 0  # units of progress: what is done, the end of this one's share, all
+
+    def ways(self, more: bool, volumetric_time: float) -> dict[str, Callable[[], Tracks]]:
+        """By name what makes the tracks of each, to be called once and in this order; see ``compare_with``."""
+        shares: list[tuple[str, int, Callable[[], Tracks]]] = [  # a unit is a flow field, both ways over the clip
+            (CHAINED, 4 * (self.clip.num_frames - 1), self._chained), (LUCAS_KANADE, 0, self._lucas_kanade)
+        ]  # fmt: skip
+        shares += self._flow_ways() if more else []
+        budget = volumetric_time * _stage_seconds(self.results).get("fit", 0.0)
+        if more and budget > 0 and self.config.model.kind != "volumetric":  # which the run is itself
+            shares.append((VOLUMETRIC, FIT_UNITS, lambda: self._volumetric(budget)))
+        self.total = sum(units for _, units, _ in shares)
+        return {name: self._within(units, make) for name, units, make in shares}
+
+    def _flow_ways(self) -> list[tuple[str, int, Callable[[], Tracks]]]:
+        """Those that take flow between frames that are no neighbors."""
+        from omnimotion_core.flow.any_pair import AnyPairFlow
+
+        count = self.clip.num_frames
+        starts = np.round(self.queries[:, 0]).astype(int).tolist()
+        direct, several = list(direct_pairs(starts, count)), list(interval_pairs(starts, count))
+        flow = AnyPairFlow(self.clip, self.config.flow, self.config.device)
+        found: list[tuple[str, int, Callable[[], Tracks]]] = []
+        if all(flow.available(source, target) for source, target in direct):
+            found.append((DIRECT, 2 * len(direct), lambda: self._direct(flow)))
+        else:
+            self.reporter.note(
+                "direct flow is left out: the folder of flow does not hold all pairs with the queries' frames"
+            )
+        return [*found, (SEVERAL, 2 * len(several), lambda: self._several(flow))]
+
+    def _within(self, units: int, make: Callable[[], Tracks]) -> Callable[[], Tracks]:
+        """``make``, with a share of the progress."""
+
+        def made() -> Tracks:
+            self.ends = self.done + units
+            tracks = make()
+            self._reach(self.ends)  # pairs that no point crosses were not asked for
+            return tracks
+
+        return made
+
+    def _reach(self, done: int) -> None:
+        self.done = min(done, self.ends)
+        self.reporter.progress(STAGE, self.done, self.total)
+
+    def _told(self, estimate: Callable[[int, int], np.ndarray]) -> Callable[[int, int], np.ndarray]:
         @lru_cache(maxsize=2)  # the chain asks for both directions of a pair, more than once where a chain turns
         def flow(source: int, target: int) -> np.ndarray:
-            nonlocal done
-            done = min(done + 1, total)
-            reporter.progress(STAGE, done, total)
+            self._reach(self.done + 1)
             return estimate(source, target)
 
         return flow
 
-    def reached(fields: int) -> None:
-        nonlocal done
-        done = fields
-        reporter.progress(STAGE, done, total)
+    def _chained(self) -> Tracks:
+        from omnimotion_core.flow.stage import adjacent_flow
 
-    def chained() -> Tracks:
-        made = chain_tracks(told(adjacent_flow(clip, config, device)), queries, count, size)
-        reached(chain)  # pairs that no point crosses were not asked for
+        flow = self._told(adjacent_flow(self.clip, self.config.flow, self.config.device))
+        return chain_tracks(flow, self.queries, self.clip.num_frames, self.clip.size)
+
+    def _lucas_kanade(self) -> Tracks:
+        return lucas_kanade_tracks(self.clip.rgb8, self.queries, self.clip.num_frames, self.clip.size)
+
+    def _direct(self, flow: "AnyPairFlow") -> Tracks:
+        made = direct_tracks(self._told(flow), self.queries, self.clip.num_frames, self.clip.size)
+        flow.forget()  # so that the seconds of the next are its own
         return made
 
-    ways: dict[str, Callable[[], Tracks]] = {
-        CHAINED: chained, LUCAS_KANADE: lambda: lucas_kanade_tracks(clip.rgb8, queries, count, size)
-    }  # fmt: skip
-    if not baselines:
-        return ways
-    any_pair = AnyPairFlow(clip, config, device)
+    def _several(self, flow: "AnyPairFlow") -> Tracks:
+        return several_interval_tracks(self._told(flow), self.queries, self.clip.num_frames, self.clip.size,
+                                       available=flow.available)
 
-    def direct_way() -> Tracks:
-        made = direct_tracks(told(any_pair), queries, count, size)
-        reached(chain + 2 * len(direct))
-        any_pair.forget()  # so that the seconds of the next are its own
-        return made
+    def _volumetric(self, seconds: float) -> Tracks:
+        """Of the paper's model, fitted to the matches that the run was fitted to."""
+        from omnimotion_core.optimization.timed import fit_volumetric_in
+        from omnimotion_core.trajectories.query import track_points
 
-    def several_way() -> Tracks:
-        made = several_interval_tracks(told(any_pair), queries, count, size, available=any_pair.available)
-        reached(total)
-        return made
+        began = self.done
 
-    if all(any_pair.available(source, target) for source, target in direct):
-        ways[DIRECT] = direct_way
-    else:
-        total -= 2 * len(direct)
-        reporter.note("direct flow is left out: the folder of flow does not hold all pairs with the queries' frames")
-    ways[SEVERAL] = several_way
-    return ways
+        def emit(event: Event) -> None:
+            if isinstance(event, Progress):
+                self._reach(began + event.done * FIT_UNITS // event.total)
+
+        results = self.results
+        with computing(results.device, results.threads):
+            field = fit_volumetric_in(seconds, self.clip, results.fitted_to, seed=self.config.seed,
+                                      device=results.device, reporter=Reporter(emit, self.reporter.cancelled))
+            return track_points(field, self.queries, memory_mb=self.config.tracks.memory_mb)

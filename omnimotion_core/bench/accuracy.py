@@ -54,12 +54,13 @@ def format_scene(name: str, found: Comparison) -> str:
 
 def format_means(found: Mapping[str, Comparison]) -> str:
     """The means over the scenes, a line for each tracker."""
-    width = max(map(len, NAMES))
+    names = [name for name in NAMES if all(name in one.figures for one in found.values())]
+    width = max(map(len, names))
     lines = [
         f"means of {len(found)} scenes" if len(found) > 1 else "one scene",
         f"{'':{width}}  " + "  ".join(f"{head:>5}" for head in _COLUMNS.values()),
     ]
-    for tracker in NAMES:
+    for tracker in names:
         figures = [one.figures[tracker] for one in found.values()]
         means = (float(np.mean([getattr(one, column) for one in figures])) for column in _COLUMNS)
         lines.append(f"{tracker:{width}}  " + "  ".join(f"{mean:5.3f}" for mean in means))

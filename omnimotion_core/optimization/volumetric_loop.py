@@ -83,10 +83,14 @@ class VolumetricFitter(Fitter):
             rates="fit.volumetric.lr_latent, lr_couplings and lr_canonical",
         )  # fmt: skip
 
+    def scheduled_at(self, step: int) -> float:
+        """The step of the published schedules that ``step`` of this fit is."""
+        return step * self.settings.pace
+
     @property
     def scheduled(self) -> float:
-        """The step that the published schedules are at."""
-        return self.step * self.settings.pace
+        """Where the published schedules are."""
+        return self.scheduled_at(self.step)
 
     def learning_rates(self) -> list[float]:
         """Of latents, couplings and canonical volume: halved in even intervals."""
@@ -104,7 +108,7 @@ class VolumetricFitter(Fitter):
         """Points for the next step, and where (B, N, S), in 0..1, each ray's samples lie in their bins."""
         settings = self.settings
         due = int(self.scheduled // settings.mine_every)
-        if due > 0 and due != int((self.step - 1) * settings.pace // settings.mine_every):
+        if due > 0 and due != int(self.scheduled_at(self.step - 1) // settings.mine_every):
             self.mine()
         interval = losses.max_interval(
             self.scheduled, settings.start_interval, settings.widen_every, self.field.num_frames

@@ -268,17 +268,20 @@ def test_more_trackers_stand_in_the_same_table(
     assert cli.main([*asked, "--tracks", f"truth={answers}"]) == cli.DONE
     out = capfd.readouterr().out
     found = json.loads(figures.read_text())
-    names = ["omnimotion", "chained flow", "Lucas-Kanade", "direct flow", "several intervals", "truth"]
+    trackers = ["omnimotion", "chained flow", "Lucas-Kanade", "direct flow", "several intervals"]
+    names = [*trackers, "volumetric", "truth"]
     assert list(found) == names
     assert found["truth"]["average_jaccard"] == 1.0
     assert found["truth"]["seconds"] is None
     assert all(found[name]["seconds"] > 0 for name in names[:-1])
-    assert all(found[name]["average_points_within"] > 0.3 for name in names)
-    assert [line.split("  ")[0] for line in out.splitlines()[1:7]] == [f"{name:17}".split("  ")[0] for name in names]
+    assert all(found[name]["average_points_within"] > 0.3 for name in [*trackers, "truth"])
+    assert [line.split("  ")[0] for line in out.splitlines()[1:8]] == [f"{name:17}".split("  ")[0] for name in names]
     curve = found["omnimotion"]["sparsification"]
     assert curve["ause"] == pytest.approx(curve["area"] - curve["oracle_area"])
     assert f"AUSE {curve['ause']:.3f}" in out
     assert cli.main([*asked, "--tracks", f"direct flow={answers}"]) == cli.MENDABLE
+    assert cli.main([*asked, "--volumetric-time", "-1"]) == cli.MENDABLE
+    assert "'-1' is not a number of 0 or more" in capfd.readouterr().err
     np.savez(answers, tracks=truth.target_points[rows][::-1], occluded=truth.occluded[rows][::-1])
     assert cli.main([*asked, "--tracks", f"truth={answers}"]) == cli.MENDABLE
     assert "do not begin at the queries" in capfd.readouterr().err
