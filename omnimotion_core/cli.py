@@ -321,6 +321,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--preset", metavar="NAME", help="with --accuracy: draft, standard (the default) or paper")
     bench.add_argument("--config", metavar="FILE|JSON", help="with --accuracy: changes to the preset")
     bench.add_argument("--seed", metavar="N", type=int, help="with --accuracy: of the scenes and of the fit")
+    bench.add_argument("--plot", metavar="FILE", type=Path, help="with --accuracy: draw the figures there too (SVG)")
     _add_machine(bench)
 
     weights = add("weights", "pretrained weights for learned flow: what is known, and the asked-for download")

@@ -178,8 +178,9 @@ def demo(options: Namespace, reporter: Reporter) -> None:
 
 def bench(options: Namespace, reporter: Reporter) -> None:
     """Measure what each stage costs, and how the costs grow; or how accurate the tracks of hard scenes are."""
-    if options.json is not None:
-        _require_file_place(options.json)
+    for path in (options.json, options.plot):
+        if path is not None:
+            _require_file_place(path)
     figures = _bench_costs(options, reporter) if options.accuracy is None else _bench_accuracy(options, reporter)
     if options.json is not None:
         write_text(options.json, json.dumps(figures, indent=1) + "\n")
@@ -190,7 +191,7 @@ def _bench_costs(options: Namespace, reporter: Reporter) -> dict[str, Any]:
     from omnimotion_core.bench.measure import QUICK, Plan, run_bench
     from omnimotion_core.bench.table import format_report
 
-    unused = next((name for name in ("preset", "config", "seed") if getattr(options, name) is not None), None)
+    unused = next((name for name in ("preset", "config", "seed", "plot") if getattr(options, name) is not None), None)
     if unused is not None:
         raise ConfigError(f"--{unused} is given without --accuracy", "leave it out: costs are told of `standard`")
     config = make_config(device=options.device, threads=options.threads)
@@ -201,6 +202,7 @@ def _bench_costs(options: Namespace, reporter: Reporter) -> dict[str, Any]:
 
 def _bench_accuracy(options: Namespace, reporter: Reporter) -> dict[str, Any]:
     from omnimotion_core.bench.accuracy import format_means, format_scene, measure_accuracy
+    from omnimotion_core.bench.plot import accuracy_plot
 
     settings = None if options.config is None else _read_settings(options.config)
     config = make_config(options.preset, settings, seed=options.seed, device=options.device, threads=options.threads)
@@ -209,6 +211,9 @@ def _bench_accuracy(options: Namespace, reporter: Reporter) -> dict[str, Any]:
         found[name] = comparison
         print(format_scene(name, comparison), flush=True)
     print(format_means(found), flush=True)
+    if options.plot is not None:
+        write_text(options.plot, accuracy_plot(found))
+        reporter.artifact("plot", options.plot)
     return {name: comparison.to_dict() for name, comparison in found.items()}
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import operator
 import types
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from omnimotion_core.comparison import NAMES, OURS
 from omnimotion_core.evaluation import hard_scenes
 from omnimotion_core.model import kernels
 from omnimotion_core.optimization import compiled
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Counted:
@@ -160,12 +163,12 @@ def test_accuracy_is_told_of_the_scenes_that_are_named_and_of_all_trackers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hard_scenes, "NUM_FRAMES", 6)
-    path, scratch = tmp_path / "accuracy.json", tmp_path / "scratch"
+    path, plot, scratch = tmp_path / "accuracy.json", tmp_path / "accuracy.svg", tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     settings = '{"fit": {"steps": 100}, "flow": {"estimator": "dis"}}'
     assert cli.main(["bench", "--accuracy", "turning", "light", "--preset", "draft", "--config", settings, "--device",
-                     "cpu", "--threads", "1", "--json", str(path)]) == cli.DONE  # fmt: skip
+                     "cpu", "--threads", "1", "--json", str(path), "--plot", str(plot)]) == cli.DONE  # fmt: skip
     told, text = json.loads(path.read_bytes()), capfd.readouterr().out
     assert list(told) == ["turning", "light"]
     width = max(map(len, NAMES))
@@ -177,11 +180,21 @@ def test_accuracy_is_told_of_the_scenes_that_are_named_and_of_all_trackers(
     mean = np.mean([figures[OURS]["average_jaccard"] for figures in told.values()])
     assert f"{OURS:{width}}  {mean:.3f}" in text[text.index("means of 2 scenes") :]
     assert list(scratch.glob("omnimotion-*")) == []
+    svg = ET.parse(plot).getroot()
+    marks = {mark[0].text: float(mark.attrib["cx"]) for mark in svg.iter(f"{SVG}circle")}
+    left, right = (line.attrib["x1"] for line in list(svg.iter(f"{SVG}line"))[0:6:5])
+    assert len(marks) == len(NAMES) * (1 + 2 + 1)  # the legend, the scenes and the means
+    for name in ("turning", "light"):
+        jaccard = told[name][OURS]["average_jaccard"]
+        place = float(left) + jaccard * (float(right) - float(left))
+        assert marks[f"{name}, {OURS}: {jaccard:.3f}"] == pytest.approx(place, abs=0.1)
+    assert f"mean, {OURS}: {mean:.3f}" in marks
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [("--accuracy nonsense", "'nonsense' is none of the scenes"), ("--seed 1", "--seed is given without --accuracy"),
+     ("--plot a.svg", "--plot is given without --accuracy"), ("--accuracy --plot .", "is a folder"),
      ("--accuracy --preset fast", "fast"), ("--accuracy turning --quick", "not allowed with")],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_told(argv: str, words: str, capfd: pytest.CaptureFixture[str]) -> None:
