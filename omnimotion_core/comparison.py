@@ -29,6 +29,7 @@ from omnimotion_core.trajectories.tracks import Tracks
 
 if TYPE_CHECKING:
     from omnimotion_core.flow.any_pair import AnyPairFlow
+    from omnimotion_core.flow.correspondences import Correspondences
 
 STAGE = "evaluate"
 OURS, CHAINED, LUCAS_KANADE = "omnimotion", "chained flow", "Lucas-Kanade"
@@ -82,6 +83,7 @@ def compare_with(
         answers: files of other trackers by the name that the table gives them; see ``load_answers``.
     Raises:
         EvaluationError: the truth or a file does not belong to the clip or to the queries.
+        RunError: the run lacks the matches that the paper's model is to be fitted to.
         Cancelled: the user asked to stop.
     """
     clip = results.clip
@@ -132,13 +134,14 @@ class _Baselines:
 
     def ways(self, more: bool, volumetric_time: float) -> dict[str, Callable[[], Tracks]]:
         """By name what makes the tracks of each, to be called once and in this order; see ``compare_with``."""
-        shares: list[tuple[str, int, Callable[[], Tracks]]] = [  # a unit is a flow field, both ways over the clip
+        shares: list[tuple[str, int, Callable[[], Tracks]]] = [  # a unit is a field of flow: of a pair of frames there are two
             (CHAINED, 4 * (self.clip.num_frames - 1), self._chained), (LUCAS_KANADE, 0, self._lucas_kanade)
         ]  # fmt: skip
         shares += self._flow_ways() if more else []
         budget = volumetric_time * _stage_seconds(self.results).get("fit", 0.0)
         if more and budget > 0 and self.config.model.kind != "volumetric":  # which the run is itself
-            shares.append((VOLUMETRIC, FIT_UNITS, lambda: self._volumetric(budget)))
+            matches = self.results.fitted_to  # read now, so that a run which lacks them is told before the work
+            shares.append((VOLUMETRIC, FIT_UNITS, lambda: self._volumetric(matches, budget)))
         self.total = sum(units for _, units, _ in shares)
         return {name: self._within(units, make) for name, units, make in shares}
 
@@ -200,7 +203,7 @@ class _Baselines:
         return several_interval_tracks(self._told(flow), self.queries, self.clip.num_frames, self.clip.size,
                                        available=flow.available)
 
-    def _volumetric(self, seconds: float) -> Tracks:
+    def _volumetric(self, matches: "Correspondences", seconds: float) -> Tracks:
         """Of the paper's model, fitted to the matches that the run was fitted to."""
         from omnimotion_core.optimization.timed import fit_volumetric_in
         from omnimotion_core.trajectories.query import track_points
@@ -213,6 +216,6 @@ class _Baselines:
 
         results = self.results
         with computing(results.device, results.threads):
-            field = fit_volumetric_in(seconds, self.clip, results.fitted_to, seed=self.config.seed,
-                                      device=results.device, reporter=Reporter(emit, self.reporter.cancelled))
+            field = fit_volumetric_in(seconds, self.clip, matches, seed=self.config.seed, device=results.device,
+                                      reporter=Reporter(emit, self.reporter.cancelled))
             return track_points(field, self.queries, memory_mb=self.config.tracks.memory_mb)
