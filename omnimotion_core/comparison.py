@@ -134,7 +134,7 @@ class _Baselines:
 
     def ways(self, more: bool, volumetric_time: float) -> dict[str, Callable[[], Tracks]]:
         """By name what makes the tracks of each, to be called once and in this order; see ``compare_with``."""
-        shares: list[tuple[str, int, Callable[[], Tracks]]] = [  # a unit is a field of flow: of a pair of frames there are two
+        shares: list[tuple[str, int, Callable[[], Tracks]]] = [  # a unit is a field of flow, of which a pair has two
             (CHAINED, 4 * (self.clip.num_frames - 1), self._chained), (LUCAS_KANADE, 0, self._lucas_kanade)
         ]  # fmt: skip
         shares += self._flow_ways() if more else []

@@ -11,7 +11,8 @@ the inside speaks against it too.
 Edges tell much of a motion and nothing of whose it is: all of a wall's may be those of what moves before it. A wall's
 inside tells little, in noise as strong as its shading, but that is its own and there is much of it: pictures blurred
 until hardly any noise is left are compared all over the region, and a motion that makes them less alike than another
-one does, by more than noise can, is out.
+one does, by more than noise can, is out. What changes smoothly all over a region tells of no motion: a lens darkens
+the corners of every picture alike, and by that a sky would stand still before a camera that pans.
 
 The other direction follows: what a region of one picture lands on goes back by the same motion. What the motion does
 not carry to a place that looks alike, since something covers it there, keeps its flow, which no longer comes back.
@@ -51,6 +52,10 @@ MOST_CORE = 6000  # pixels of a region's inside that are compared
 LEAST_CORE = 300  # pixels; what is smaller tells nothing
 LEAST_CORE_ASKED = 0.5  # of them, that must land in what is plain too
 LEAST_LEFT = 1e-4  # CIELAB units squared, about what rounding to 8 bits leaves after the blur
+LEFT_OF_NOISE = 0.6  # times the noise of the pictures: what the blur leaves of it, with some to spare
+LEAST_LIT = 300  # pixels of a region, that a smooth change of light may be told from
+MOST_LIT = 2000  # pixels that are asked
+LIT_ALIKE = 3.0  # times the median: what has changed by more has been covered
 SURELY = 8.0  # logarithm of how much likelier the shading is by another motion: by as much this one is out
 OUTLINE_MOTIONS = 2  # that a region's outline is asked for
 SAMPLES = 800  # of flow whose agreement is looked for
@@ -81,9 +86,15 @@ class Regions:
 
     @functools.cached_property
     def soft(self) -> np.ndarray:
-        """What is sound blurred within itself, (h, w, 3) float32 CIELAB."""
+        """What is sound blurred within itself, (h, w, 3) float32 CIELAB, but for a smooth change over the picture.
+
+        That would shift towards the middle of what it is blurred within.
+        """
         weight = self.sound.astype(np.float32)
-        blurred = cv2.GaussianBlur(self.lab * weight[..., None], (0, 0), SOFT_PX)
+        pixels = _pixels(self.sound)
+        rest = np.zeros_like(self.lab)
+        rest[self.sound] = self.lab[self.sound] - smooth_change(pixels, self.lab[self.sound])
+        blurred = cv2.GaussianBlur(rest, (0, 0), SOFT_PX)
         return np.asarray(blurred / np.maximum(cv2.GaussianBlur(weight, (0, 0), SOFT_PX), 1e-3)[..., None])
 
 
@@ -191,8 +202,10 @@ def _motion_of(
 ) -> np.ndarray | None:
     """The motion of a plain region, (3, 3): of those that its inside admits the one that its edges miss least.
 
-    None where it is to keep its flow. What the outline suggests must be better by ``PREFERENCE``, and does not count
-    where flow is torn: of a wall between bars that pass it is the bars' motion.
+    None where it is to keep its flow. How much edges miss does not count where the motion that they miss least is out:
+    they are another thing's. But then one of the motions has to explain the shading all but for noise. What the outline
+    suggests must be better by ``PREFERENCE``, and does not count where flow is torn: of a wall between bars that pass
+    it is the bars' motion.
     """
     agreed, agreeing = _agreed(region.inside, view.flow, 1)
     suggested, _ = _agreed(region.outline, view.flow, OUTLINE_MOTIONS)
@@ -206,7 +219,7 @@ def _motion_of(
     if not is_torn:
         ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in suggested]
     ranked.sort(key=lambda pair: pair[0])
-    bound = np.inf if is_out(ranked[0][1]) else MOST_MISSED  # out: the edges are those of another thing
+    bound = np.inf if is_out(ranked[0][1]) and shading.fits(least, view.noise) else MOST_MISSED
     for missed, motion in ranked:
         if missed <= bound and not is_out(motion) and _admits(region, view, motion, is_torn):
             return motion
@@ -226,14 +239,24 @@ class _Shading:
     def unlikely(self, motion: np.ndarray) -> float:
         """Minus the logarithm of how likely the shading is by ``motion``, but for what all motions share.
 
-        Infinite where most of the region would land on what is not plain. Source: normal noise of unknown strength.
+        A smooth change of light is taken out. Infinite where most of the region would land on what is not plain.
+        Source: normal noise of unknown strength.
         """
         if not self.tells:
             return 0.0
         left, asked = self._left(motion)
         if asked.mean() < LEAST_CORE_ASKED:
             return np.inf
-        return 1.5 * self._independent * len(self.core) * float(np.log(np.square(left[asked]).mean() + LEAST_LEFT))
+        rest = left[asked] - smooth_change(self.core[asked], left[asked])
+        return self._scale * float(np.log(np.square(rest).mean() + LEAST_LEFT))
+
+    def fits(self, unlikely: float, noise: float) -> bool:
+        """Whether a motion that is so ``unlikely`` leaves of the shading what may be noise."""
+        return self.tells and unlikely <= self._scale * float(np.log(np.square(LEFT_OF_NOISE * noise) + LEAST_LEFT))
+
+    @property
+    def _scale(self) -> float:
+        return 1.5 * self._independent * len(self.core)
 
     def _left(self, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is left of the core's colors (M, 3) by ``motion``, and which of them land inside of what is plain."""
@@ -305,11 +328,37 @@ def _agreed(pixels: np.ndarray, flow: np.ndarray, most: int) -> tuple[list[np.nd
 
 
 def _alike(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of ``pixels`` land on their own color by ``motion``; by how much more they differ than by their flow."""
+    """Which of ``pixels`` land on their own color by ``motion``; by how much more they differ than by their flow.
+
+    A smooth change of light by the motion is taken out.
+    """
     x, y = pixels.T
     before = view.appearance[y, x]
-    difference, stays = view.differences(pixels, motion)
+    changes, stays = view.changes(pixels, motion)
+    difference = np.abs(changes - smooth_change(pixels, changes, stays)).mean(axis=-1)
     return stays & (difference <= np.maximum(before, view.noise) + ALIKE * view.noise), difference - before
+
+
+def smooth_change(pixels: np.ndarray, changes: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
+    """How light changes over ``pixels`` (N, 2), (N, 3): the quadratic function of place that most ``changes`` agree on.
+
+    Args:
+        changes: (N, 3), CIELAB units.
+        asked: (N,) bool, which of them count; all when not given. Nothing changes where they are too few to tell.
+    """
+    rows = np.arange(len(pixels)) if asked is None else np.flatnonzero(asked)
+    if len(rows) < LEAST_LIT:
+        return np.zeros_like(changes)
+    rows = rows[_spread(len(rows), MOST_LIT)]
+    x, y = ((pixels - pixels[rows].mean(axis=0)) / max(float(pixels[rows].std()), 1.0)).T.astype(np.float32)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    light = np.median(changes[rows], axis=0)[None]
+    for _ in range(2):
+        off = np.abs(changes[rows] - light).mean(axis=-1)
+        near = rows[off <= LIT_ALIKE * np.median(off)]
+        coefficients = np.linalg.lstsq(terms[near], changes[near], rcond=None)[0]
+        light = terms[rows] @ coefficients
+    return np.asarray(terms @ coefficients, np.float32)
 
 
 def _slope(lab: np.ndarray) -> np.ndarray:

@@ -41,11 +41,16 @@ class View:
         Returns:
             (N,) float32 in CIELAB units, a change of exposure taken out; and (N,) bool, which of them stay in sight.
         """
+        changes, stays = self.changes(pixels, motion)
+        return np.abs(changes).mean(axis=-1), stays
+
+    def changes(self, pixels: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same with a sign, for each channel: (N, 3)."""
         height, width = self.source.shape[:2]
         ends = apply_homography(motion, pixels.astype(np.float32))
         x, y = pixels.T
-        apart = np.abs(read(self.target, ends) - self.source[y, x] - self.exposure).mean(axis=-1)
-        return apart, np.asarray(((ends >= 0) & (ends <= (width - 1, height - 1))).all(axis=-1))
+        changes = read(self.target, ends) - self.source[y, x] - self.exposure
+        return changes, np.asarray(((ends >= 0) & (ends <= (width - 1, height - 1))).all(axis=-1))
 
 
 def read(picture: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from omnimotion_core.flow.consistency import appearance_error, cycle_error
-from omnimotion_core.flow.plain import _large_regions, _slope, find_regions, move_plain_regions
+from omnimotion_core.flow.plain import _large_regions, _slope, find_regions, move_plain_regions, smooth_change
 from omnimotion_core.flow.view import View
 
 WIDTH, HEIGHT, EDGE = 200, 140, 20  # EDGE: of the ground that is beside the picture
@@ -292,6 +292,45 @@ def test_shading_tells_whose_the_edges_are(lighter: float, amount: float) -> Non
     assert moved is not None
     assert share_right(moved[0], exact_flow(step, 1), near_head()) > 0.9
     assert share_right(moved[1], exact_flow(step, -1), near_head()) > 0.9
+
+
+@pytest.mark.parametrize("step", [np.array([0, 0]), np.array([-4, 1])])
+def test_a_lens_that_darkens_the_corners_does_not_hold_a_wall(step: np.ndarray) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    falloff = 40 * (((x - WIDTH / 2) / WIDTH) ** 2 + ((y - HEIGHT / 2) / HEIGHT) ** 2)
+    first, second = pictures(shaded(0.5), step)
+    for frame in (first, second):
+        frame[..., 0] -= falloff
+    there, back = views((first, second), drawn_along(step, 1), drawn_along(step, -1))
+    moved = moved_by(there, back, [shifting(HEAD_STEP), shifting(step)])
+    assert moved is not None
+    assert share_right(moved[0], exact_flow(step, 1), near_head()) > 0.9
+    assert share_right(moved[1], exact_flow(step, -1), near_head()) > 0.9
+
+
+@pytest.mark.parametrize("contrast", [1.0, 1.6])
+def test_how_much_edges_miss_counts_unless_a_motion_explains_the_shading(contrast: float) -> None:
+    """All edges are the head's; the shading goes another way, and in one case something else has happened to it."""
+    still, step = np.array([0, 0]), np.array([-4, 0])
+    bare, light = np.full_like(wall(), (45, 2, 4)), shaded(1.0) - shaded(0.0)
+    second = pictures(bare + contrast * np.roll(light, step[0], axis=1), still)[1]
+    there, back = views((pictures(bare + light, still)[0], second), drawn_along(step, 1), drawn_along(step, -1))
+    moved = moved_by(there, back, [shifting(HEAD_STEP), shifting(step)])
+    if contrast == 1:
+        assert moved is not None
+        assert share_right(moved[0], exact_flow(step, 1), near_head()) > 0.9
+    else:
+        assert_kept(moved, there, back)
+
+
+def test_a_smooth_change_is_told_though_a_third_has_been_covered() -> None:
+    y, x = np.mgrid[:40, :60]
+    pixels = np.stack([x.ravel(), y.ravel()], axis=1)
+    exact = np.stack([3 + 0.1 * pixels[:, 0], pixels[:, 1] ** 2 / 400, -pixels.prod(axis=1) / 600], axis=1)
+    changes = (exact + np.random.default_rng(0).normal(0, 0.05, exact.shape)).astype(np.float32)
+    changes[pixels[:, 0] < 20] += (20, -5, 9)
+    np.testing.assert_allclose(smooth_change(pixels, changes), exact, atol=0.1)
+    assert not smooth_change(pixels, changes, pixels[:, 1] < 4).any()  # of so few nothing is told
 
 
 @pytest.mark.parametrize("amount", [8.0, 0.0])
