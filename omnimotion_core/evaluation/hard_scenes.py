@@ -4,6 +4,7 @@
 where they lie at depth 1, with (0, 0) at the middle of the resting camera's picture.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -224,7 +225,8 @@ def _head(rng: np.random.Generator) -> Scene:
 
 
 def _sky(rng: np.random.Generator) -> Scene:
-    stage = _Stage(rng, pan=lambda t: (2.2 * t, 4 * _swing(t, 40)))
+    lens = dataclasses.replace(_FILM, falloff=0.4)
+    stage = _Stage(rng, pan=lambda t: (2.2 * t, 4 * _swing(t, 40)), photography=lens)
     stage.bare("sky", _everywhere, _SKY)
 
     def hills(u: np.ndarray) -> np.ndarray:
@@ -292,6 +294,6 @@ SCENES: dict[str, tuple[Callable[[np.random.Generator], Scene], str]] = {
     "ball": (_ball, "a small ball flies fast, turning"),
     "drape": (_drape, "a cloth waves behind a swinging bar"),
     "head": (_head, "a head moves before a bare wall"),
-    "sky": (_sky, "the camera pans, half of the picture is sky"),
+    "sky": (_sky, "the camera pans, half of the picture is sky; its lens darkens the corners"),
     "dusk": (_dusk, "little light, much grain and blur, a car behind a post"),
 }

@@ -1,4 +1,4 @@
-"""What a camera adds to a picture: blur by motion while the shutter is open, exposure that changes, grain."""
+"""What a camera adds to a picture: blur by motion, corners that its lens darkens, exposure that changes, grain."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ class Photography:
     moments: int = 5  # that blur is averaged from
     grain: float = 0.0  # standard deviation, gray levels
     exposure: Callable[[float], float] = constant  # t → factor of light
+    falloff: float = 0.0  # share of the light that is lost in the corners; it grows with the square of the distance
 
     def expose(self, picture: Callable[[float], np.ndarray], t: float) -> np.ndarray:
         """Frame t of what ``picture`` shows at any time, (H, W, 3), 0..255: (H, W, 3) uint8.
@@ -29,6 +30,10 @@ class Photography:
         Grain is the same whenever a frame is asked for.
         """
         light = self._light(picture, t) * self.exposure(t)
+        if self.falloff:
+            height, width = light.shape[:2]
+            x, y = (np.linspace(-1, 1, side) for side in (width, height))
+            light = light * (1 - self.falloff * (x**2 + y[:, None] ** 2) / 2)[..., None]
         shown = 255 * np.clip(light, 0, 1) ** (1 / GAMMA)
         if self.grain:
             rng = np.random.default_rng([_GRAIN_SEED, round(1000 * t)])

@@ -7,6 +7,7 @@ import pytest
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.errors import ConfigError
 from omnimotion_core.evaluation.hard_scenes import SCENES, make_hard_scene
+from omnimotion_core.evaluation.photography import GAMMA, Photography
 from omnimotion_core.evaluation.synthetic import Scene
 
 
@@ -81,6 +82,14 @@ def test_grain_is_the_frame_s_own_and_blur_is_along_the_motion() -> None:
     seen = scene.photography.expose(flash, 4.0).mean(axis=(0, 2))
     streak = np.flatnonzero(seen > 60)
     assert (streak.min(), streak.max()) == (8, 12)  # half of the 8 pixels of a frame
+
+
+def test_a_lens_darkens_the_corners_of_every_frame_alike() -> None:
+    even = np.full((31, 41, 3), 200, np.uint8)
+    shown = Photography(falloff=0.36).expose(lambda t: even, 2.0)
+    assert shown[15, 20].tolist() == [200] * 3
+    assert shown[0, 0].tolist() == shown[30, 40].tolist() == [round(200 * 0.64 ** (1 / GAMMA))] * 3
+    assert shown[15, 40, 0] == round(200 * 0.82 ** (1 / GAMMA))
 
 
 def test_seeds_give_other_scenes_and_unknown_names_are_told() -> None:
