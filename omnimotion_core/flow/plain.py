@@ -202,7 +202,7 @@ def _motion_of(
 ) -> np.ndarray | None:
     """The motion of a plain region, (3, 3): of those that its inside admits the one that its edges miss least.
 
-    None where it is to keep its flow. How much edges miss does not count where the motion that they miss least is out:
+    None where it is to keep its flow. How much edges miss does not count where a motion that they hardly miss is out:
     they are another thing's. But then one of the motions has to explain the shading all but for noise. What the outline
     suggests must be better by ``PREFERENCE``, and does not count where flow is torn: of a wall between bars that pass
     it is the bars' motion.
@@ -219,7 +219,8 @@ def _motion_of(
     if not is_torn:
         ranked += [(_missed(region, view, motion) + PREFERENCE, motion) for motion in suggested]
     ranked.sort(key=lambda pair: pair[0])
-    bound = np.inf if is_out(ranked[0][1]) and shading.fits(least, view.noise) else MOST_MISSED
+    of_others = ranked[0][0] <= MOST_MISSED and is_out(ranked[0][1])
+    bound = np.inf if of_others and shading.fits(least, view.noise) else MOST_MISSED
     for missed, motion in ranked:
         if missed <= bound and not is_out(motion) and _admits(region, view, motion, is_torn):
             return motion

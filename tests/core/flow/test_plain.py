@@ -323,6 +323,15 @@ def test_how_much_edges_miss_counts_unless_a_motion_explains_the_shading(contras
         assert_kept(moved, there, back)
 
 
+def test_edges_that_no_motion_explains_are_nobody_s() -> None:
+    """The head's motion, which all edges have, is not among those that are asked."""
+    still, step = np.array([0, 0]), np.array([4, -6])
+    bare, light = np.full_like(wall(), (45, 2, 4)), shaded(0.3) - shaded(0.0)
+    second = pictures(bare + np.roll(light, step[::-1], axis=(0, 1)), still)[1]
+    forward = np.full((HEIGHT, WIDTH, 2), step, np.float32)
+    assert moved_by(*views((pictures(bare + light, still)[0], second), forward, -forward), [shifting(step)]) is None
+
+
 def test_a_smooth_change_is_told_though_a_third_has_been_covered() -> None:
     y, x = np.mgrid[:40, :60]
     pixels = np.stack([x.ravel(), y.ravel()], axis=1)
