@@ -344,20 +344,20 @@ def smooth_change(pixels: np.ndarray, changes: np.ndarray, asked: np.ndarray | N
     """How light changes over ``pixels`` (N, 2), (N, 3): the quadratic function of place that most ``changes`` agree on.
 
     Args:
-        changes: (N, 3), CIELAB units.
+        changes: (N, 3) float32, CIELAB units.
         asked: (N,) bool, which of them count; all when not given. Nothing changes where they are too few to tell.
     """
     rows = np.arange(len(pixels)) if asked is None else np.flatnonzero(asked)
     if len(rows) < LEAST_LIT:
         return np.zeros_like(changes)
     rows = rows[_spread(len(rows), MOST_LIT)]
-    x, y = ((pixels - pixels[rows].mean(axis=0)) / max(float(pixels[rows].std()), 1.0)).T.astype(np.float32)
+    x, y = ((pixels - pixels[rows].mean(axis=0)) / max(float(pixels[rows].std()), 1.0)).T
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
     light = np.median(changes[rows], axis=0)[None]
     for _ in range(2):
         off = np.abs(changes[rows] - light).mean(axis=-1)
         near = rows[off <= LIT_ALIKE * np.median(off)]
-        coefficients = np.linalg.lstsq(terms[near], changes[near], rcond=None)[0]
+        coefficients = np.linalg.lstsq(terms[near], changes[near].astype(np.float64), rcond=None)[0]
         light = terms[rows] @ coefficients
     return np.asarray(terms @ coefficients, np.float32)
 
