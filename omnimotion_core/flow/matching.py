@@ -43,7 +43,8 @@ from omnimotion_core.flow.estimators.dis import DisFlow, settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography, find_motions
 from omnimotion_core.flow.lost import find_lost
 from omnimotion_core.flow.pairs import Pair
-from omnimotion_core.flow.plain import Regions, find_regions, move_plain_regions
+from omnimotion_core.flow.plain import move_plain_regions
+from omnimotion_core.flow.regions import Regions, find_regions
 from omnimotion_core.flow.smoothing import smooth_along_surfaces
 from omnimotion_core.flow.view import View
 from omnimotion_core.video.clip import Clip

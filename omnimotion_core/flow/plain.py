@@ -22,8 +22,7 @@ Source: that motion is to be taken from where it is known, and regions of one co
 Horn and Schunck 1981.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -31,13 +30,9 @@ import numpy as np
 
 from omnimotion_core.coordinates import inside
 from omnimotion_core.flow.homography import LEAST_AREA_KEPT, apply_homography
+from omnimotion_core.flow.regions import LEAST_OUTLINE, SOFT_PX, Region, Regions, evenly, pixels_of, smooth_change
 from omnimotion_core.flow.view import View, read
 
-PLAIN_SLOPE = 0.6  # CIELAB units a pixel; a region in which color changes by less has no texture
-LEAST_AREA = 0.003  # of the picture; smaller regions are left alone
-OUTLINE_PX = 3  # how far from a region its edges are looked for
-LEAST_OUTLINE = 24  # edge pixels; what has fewer around it is left alone
-MOST_OUTLINE = 3000  # edge pixels that are asked
 LEAST_ASKED = 0.5  # of an outline, by length
 MOST_MISSED = 0.6  # pixels that edges may be off by, on average, each by one at most
 PREFERENCE = 0.05  # pixels by which a motion that the outline suggests must be better than those of the whole picture
@@ -46,56 +41,14 @@ LEAST_AGREEING = 0.5  # of a region's flow
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
 MOST_WORSE_THAN_TORN = 0.1  # the same where flow is torn, which fits itself to the noise
-SOFT_PX = 4.0  # standard deviation of the blur by which shading is told from noise
-SOUND_PX = 3  # of a region's rim, that what is beside it has been blurred into
-MOST_CORE = 6000  # pixels of a region's inside that are compared
 LEAST_CORE = 300  # pixels; what is smaller tells nothing
 LEAST_CORE_ASKED = 0.5  # of them, that must land in what is plain too
 LEAST_LEFT = 1e-4  # CIELAB units squared, about what rounding to 8 bits leaves after the blur
 LEFT_OF_NOISE = 0.6  # times the noise of the pictures: what the blur leaves of it, with some to spare
-LEAST_LIT = 300  # pixels of a region, that a smooth change of light may be told from
-MOST_LIT = 2000  # pixels that are asked
-LIT_ALIKE = 3.0  # times the median: what has changed by more has been covered
 SURELY = 8.0  # logarithm of how much likelier the shading is by another motion: by as much this one is out
 OUTLINE_MOTIONS = 2  # that a region's outline is asked for
 SAMPLES = 800  # of flow whose agreement is looked for
 SAMPLES_AGREE_PX = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A plain region's pixels, the same with what is around them, and the edges there, (N, 2) int16 as (x, y)."""
-
-    inside: np.ndarray
-    core: np.ndarray  # of ``inside``, evenly spread, those away from the rim
-    each: float  # pixels of the region that one of ``core`` stands for
-    grown: np.ndarray
-    outline: np.ndarray
-    slope: np.ndarray  # (M,) of the outline's pixels
-    share: np.ndarray  # (M,) what each of them counts: stretches of an outline count by their length
-
-
-@dataclass(frozen=True, eq=False)
-class Regions:
-    """What has no texture in one picture."""
-
-    plain: np.ndarray  # (h, w) bool, small regions too
-    sound: np.ndarray  # (h, w) bool, the same without their rims
-    large: tuple[Region, ...]  # those that are large enough and have edges around them
-    lab: np.ndarray  # (h, w, 3) float32, the picture
-
-    @functools.cached_property
-    def soft(self) -> np.ndarray:
-        """What is sound blurred within itself, (h, w, 3) float32 CIELAB, but for a smooth change over the picture.
-
-        That would shift towards the middle of what it is blurred within.
-        """
-        weight = self.sound.astype(np.float32)
-        pixels = _pixels(self.sound)
-        rest = np.zeros_like(self.lab)
-        rest[self.sound] = self.lab[self.sound] - smooth_change(pixels, self.lab[self.sound])
-        blurred = cv2.GaussianBlur(rest, (0, 0), SOFT_PX)
-        return np.asarray(blurred / np.maximum(cv2.GaussianBlur(weight, (0, 0), SOFT_PX), 1e-3)[..., None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +58,6 @@ class _Assigned:
     flow: np.ndarray  # (h, w, 2)
     chosen: np.ndarray  # (h, w) int: 0 where flow was kept, k: motions[k - 1], -k: the other direction's, taken back
     motions: list[np.ndarray]
-
-
-def find_regions(lab: np.ndarray) -> Regions:
-    """The plain regions of a picture, (h, w, 3) float32 CIELAB, slightly blurred."""
-    slope = _slope(lab)
-    plain = cv2.dilate((slope >= PLAIN_SLOPE).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
-    sound = cv2.erode(plain.astype(np.uint8), np.ones((2 * SOUND_PX + 1, 2 * SOUND_PX + 1), np.uint8)) > 0
-    return Regions(plain, sound, tuple(_large_regions(plain, sound, slope)), lab)
 
 
 def move_plain_regions(
@@ -152,7 +97,7 @@ def _sent_back(view: View, regions: Regions, own: _Assigned, other: _Assigned) -
     result = _Assigned(own.flow.copy(), own.chosen.copy(), own.motions)
     for index, motion in enumerate(other.motions, 1):
         inverse = np.linalg.inv(motion)
-        pixels = _pixels(regions.plain & (result.chosen == 0))
+        pixels = pixels_of(regions.plain & (result.chosen == 0))
         ends = apply_homography(inverse, pixels.astype(np.float32))
         pixels, ends = (each[inside(ends, (width, height))] for each in (pixels, ends))
         x, y = np.rint(ends).astype(int).clip(0, (width - 1, height - 1)).T
@@ -167,34 +112,6 @@ def _put(assigned: _Assigned, view: View, pixels: np.ndarray, motion: np.ndarray
     moved = pixels[alike].astype(np.float32)
     assigned.flow[y, x] = apply_homography(motion, moved) - moved
     assigned.chosen[y, x] = name
-
-
-def _large_regions(plain: np.ndarray, sound: np.ndarray, slope: np.ndarray) -> Iterator[Region]:
-    """The regions of ``plain`` (h, w) bool that are large enough and have edges around them."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(plain.astype(np.uint8), connectivity=4)
-    side = 2 * OUTLINE_PX + 1
-    for label in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= LEAST_AREA * plain.size):
-        if label == 0:  # what is not plain
-            continue
-        left, top, width, height = stats[label, :4]
-        corner = np.array([max(left - OUTLINE_PX, 0), max(top - OUTLINE_PX, 0)])
-        window = slice(corner[1], top + height + OUTLINE_PX), slice(corner[0], left + width + OUTLINE_PX)
-        region, steep = (labels[window] == label).astype(np.uint8), slope[window]
-        grown = cv2.dilate(region, np.ones((side, side), np.uint8)) > 0
-        edges = grown & (steep >= PLAIN_SLOPE)
-        share = 1 / np.maximum(cv2.boxFilter(edges.astype(np.float32), -1, (side, side), normalize=False), 1)
-        outline = _pixels(edges)
-        if len(outline) < LEAST_OUTLINE:
-            continue
-        outline = outline[_spread(len(outline), MOST_OUTLINE)]
-        core = _pixels((region > 0) & sound[window])
-        spread = core[_spread(len(core), MOST_CORE)]
-        x, y = outline.T
-        yield Region(
-            inside=(_pixels(region) + corner).astype(np.int16), core=(spread + corner).astype(np.int16),
-            each=len(core) / max(len(spread), 1), grown=(_pixels(grown) + corner).astype(np.int16),
-            outline=(outline + corner).astype(np.int16), slope=steep[y, x], share=share[y, x],
-        )  # fmt: skip
 
 
 def _motion_of(
@@ -304,7 +221,7 @@ def _agreed(pixels: np.ndarray, flow: np.ndarray, most: int) -> tuple[list[np.nd
     Returns:
         At most ``most`` motions, and the share of the flow that agrees on the first.
     """
-    pixels = pixels[_spread(len(pixels), SAMPLES)]
+    pixels = pixels[evenly(len(pixels), SAMPLES)]
     x, y = pixels.T
     start = pixels.astype(np.float32)
     end = start + flow[y, x]
@@ -338,42 +255,3 @@ def _alike(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarr
     changes, stays = view.changes(pixels, motion)
     difference = np.abs(changes - smooth_change(pixels, changes, stays)).mean(axis=-1)
     return stays & (difference <= np.maximum(before, view.noise) + ALIKE * view.noise), difference - before
-
-
-def smooth_change(pixels: np.ndarray, changes: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
-    """How light changes over ``pixels`` (N, 2), (N, 3): the quadratic function of place that most ``changes`` agree on.
-
-    Args:
-        changes: (N, 3) float32, CIELAB units.
-        asked: (N,) bool, which of them count; all when not given. Nothing changes where they are too few to tell.
-    """
-    rows = np.arange(len(pixels)) if asked is None else np.flatnonzero(asked)
-    if len(rows) < LEAST_LIT:
-        return np.zeros_like(changes)
-    rows = rows[_spread(len(rows), MOST_LIT)]
-    x, y = ((pixels - pixels[rows].mean(axis=0)) / max(float(pixels[rows].std()), 1.0)).T
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-    light = np.median(changes[rows], axis=0)[None]
-    for _ in range(2):
-        off = np.abs(changes[rows] - light).mean(axis=-1)
-        near = rows[off <= LIT_ALIKE * np.median(off)]
-        coefficients = np.linalg.lstsq(terms[near], changes[near].astype(np.float64), rcond=None)[0]
-        light = terms[rows] @ coefficients
-    return np.asarray(terms @ coefficients, np.float32)
-
-
-def _slope(lab: np.ndarray) -> np.ndarray:
-    """By how much color changes from pixel to pixel, (h, w): the mean over the channels."""
-    across = cv2.Sobel(lab, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
-    down = cv2.Sobel(lab, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
-    return np.asarray(np.hypot(across, down).mean(axis=-1))
-
-
-def _pixels(mask: np.ndarray) -> np.ndarray:
-    """Where ``mask`` (h, w) is set, (N, 2) int as (x, y)."""
-    return np.argwhere(mask)[:, ::-1]
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """At most ``most`` of ``count`` places, evenly spread."""
-    return np.linspace(0, count - 1, min(count, most)).astype(int)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from omnimotion_core.flow.consistency import appearance_error, cycle_error
-from omnimotion_core.flow.plain import _large_regions, _slope, find_regions, move_plain_regions, smooth_change
+from omnimotion_core.flow.plain import move_plain_regions
+from omnimotion_core.flow.regions import _large_regions, _slope, find_regions, smooth_change
 from omnimotion_core.flow.view import View
 
 WIDTH, HEIGHT, EDGE = 200, 140, 20  # EDGE: of the ground that is beside the picture
