@@ -41,6 +41,7 @@ LEAST_AGREEING = 0.5  # of a region's flow
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
 MOST_WORSE_THAN_TORN = 0.1  # the same where flow is torn, which fits itself to the noise
+ROUNDED = 0.5  # CIELAB units, what 8 bits and a codec round to: noise that is less tells no finer differences
 LEAST_CORE = 300  # pixels; what is smaller tells nothing
 LEAST_CORE_ASKED = 0.5  # of them, that must land in what is plain too
 LEAST_LEFT = 1e-4  # CIELAB units squared, about what rounding to 8 bits leaves after the blur
@@ -204,7 +205,7 @@ def _admits(region: Region, view: View, motion: np.ndarray, is_torn: bool) -> bo
     Flow that is torn, of which no half agrees on any motion, is not asked.
     """
     alike, worse = _alike(region.inside, view, motion)
-    most_worse = (MOST_WORSE_THAN_TORN if is_torn else MOST_WORSE) * view.noise
+    most_worse = (MOST_WORSE_THAN_TORN if is_torn else MOST_WORSE) * max(view.noise, ROUNDED)
     if not alike.any() or worse[alike].mean() > most_worse:
         return False
     if is_torn:

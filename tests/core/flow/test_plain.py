@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from omnimotion_core.flow.consistency import appearance_error, cycle_error
-from omnimotion_core.flow.plain import move_plain_regions
+from omnimotion_core.flow.plain import _admits, move_plain_regions
 from omnimotion_core.flow.regions import _large_regions, _slope, find_regions, smooth_change
 from omnimotion_core.flow.view import View
 
@@ -139,6 +139,16 @@ def test_pictures_without_noise_have_plain_walls_too() -> None:
     moved = moved_by(there, back, [])
     assert moved is not None
     assert share_right(moved[0], exact_flow(still, 1), near_head()) > 0.97
+
+
+@pytest.mark.parametrize(("amount", "admitted"), [(0.04, True), (1.0, False)])
+def test_what_a_codec_may_have_held_still_does_not_speak_against_a_motion(amount: float, admitted: bool) -> None:
+    step = np.array([-2, 1])
+    held = cv2.GaussianBlur(texture((WIDTH, HEIGHT), amount, 7), (0, 0), 1.0)
+    frames = pictures(wall(0.0), step, noise=0.0)
+    there, _ = views((frames[0] + held, frames[1] + held), 0 * exact_flow(step, 1), 0 * exact_flow(step, -1))
+    largest = max(find_regions(there.source).large, key=lambda region: len(region.inside))
+    assert _admits(largest, there, shifting(step), True) == admitted
 
 
 def test_a_plain_thing_keeps_the_motion_of_its_outline_though_the_ground_has_another() -> None:
