@@ -183,6 +183,7 @@ def test_accuracy_is_told_of_the_scenes_that_are_named_and_of_all_trackers(
     svg = ET.parse(plot).getroot()
     marks = {mark[0].text: float(mark.attrib["cx"]) for mark in svg.iter(f"{SVG}circle")}
     left, right = (line.attrib["x1"] for line in list(svg.iter(f"{SVG}line"))[0:6:5])
+    assert 0 < float(left) < float(right) < float(svg.attrib["viewBox"].split()[2])
     assert len(marks) == len(NAMES) * (1 + 2 + 1)  # the legend, the scenes and the means
     for name in ("turning", "light"):
         jaccard = told[name][OURS]["average_jaccard"]

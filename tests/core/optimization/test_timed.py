@@ -68,6 +68,16 @@ def test_it_can_be_stopped_and_a_fit_that_diverges_is_told(
         fitter.run_out(Reporter())
 
 
+@pytest.mark.usefixtures("clock")
+def test_what_diverged_since_the_last_kept_state_is_not_handed_out(
+    scene_clip: Clip, exact: Correspondences, small: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitter = TimedFitter(scene_clip, exact, small, CPU, 5.0)
+    monkeypatch.setattr(TimedFitter, "backward", lambda self: next(self.module.parameters()).data.fill_(torch.nan))
+    fitter.run_out(Reporter())
+    assert all(parameter.isfinite().all() for parameter in fitter.field.parameters())
+
+
 def test_a_gpu_fits_the_published_networks() -> None:
     whole, reduced = timed_config((427, 240), torch.device("cuda")), timed_config((427, 240), CPU)
     assert whole.model == Config.from_preset("paper").model
