@@ -264,7 +264,7 @@ def build_parser() -> argparse.ArgumentParser:
                           help="also beside the flow from each query's frame to every other, which takes a pair of "
                                "frames' flow for each frame that is queried and each other, chaining over several "
                                "intervals, and the paper's model at equal time")
-    evaluate.add_argument("--volumetric-time", metavar="FACTOR", type=_factor, default=1.0,
+    evaluate.add_argument("--volumetric-time", metavar="FACTOR", type=_factor,
                           help="with --baselines: how long the paper's model is fitted, in times of the run's own fit "
                                "(1 when not given; 0: not at all)")
     evaluate.add_argument("--tracks", metavar="NAME=FILE", type=_named_file, nargs="+", action="extend",

@@ -124,6 +124,9 @@ def evaluate(options: Namespace, reporter: Reporter) -> None:
     from omnimotion_core.comparison import compare_with
     from omnimotion_core.evaluation.tapvid import load_truth
 
+    factor = options.volumetric_time
+    if factor is not None and not options.baselines:
+        raise ConfigError("--volumetric-time is given without --baselines", "give both, or leave it out")
     answers: dict[str, Path] = {}
     for name, path in options.tracks or []:
         if name in answers:
@@ -136,7 +139,7 @@ def evaluate(options: Namespace, reporter: Reporter) -> None:
     truth = load_truth(options.truth, clip.num_frames, clip.size)
     found = compare_with(
         results, truth, options.query, reporter=reporter, baselines=options.baselines,
-        volumetric_time=options.volumetric_time, answers=answers,
+        volumetric_time=1.0 if factor is None else factor, answers=answers,
     )  # fmt: skip
     print(found.format(), flush=True)
     if options.json is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnimotion_core.devices import computing
-from omnimotion_core.errors import EvaluationError
+from omnimotion_core.errors import EvaluationError, FitError
 from omnimotion_core.evaluation.answers import load_answers
 from omnimotion_core.evaluation.baselines import chain_tracks, lucas_kanade_tracks
 from omnimotion_core.evaluation.multi_frame import direct_pairs, direct_tracks, interval_pairs, several_interval_tracks
@@ -99,7 +99,11 @@ def compare_with(
     found, seconds = {}, {}
     for name, make in ways.items():
         began = time.perf_counter()
-        found[name] = make()
+        try:
+            found[name] = make()
+        except FitError as error:  # the paper's model diverged: the others' work is not lost for that
+            reporter.note(f"{name} is left out: {error.problem}")
+            continue
         seconds[name] = time.perf_counter() - began
     stages = _stage_seconds(results)
     seconds[OURS] += sum(stages.values())

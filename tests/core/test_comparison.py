@@ -20,7 +20,7 @@ from omnimotion_core.comparison import (
     compare_with,
 )
 from omnimotion_core.config import Config
-from omnimotion_core.errors import EvaluationError
+from omnimotion_core.errors import EvaluationError, FitError
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.evaluation.tapvid import Truth
 from omnimotion_core.events import Event, Noted, Progress, Reporter
@@ -91,6 +91,21 @@ def test_the_papers_model_is_given_the_time_of_the_fit_and_its_matches(
     assert asked == [2.0, 5.0]
     itself = exact_results(shot, truth, quick.override({"model": {"kind": "volumetric"}}), matches)
     assert VOLUMETRIC not in compare_with(itself, truth, "first", reporter=Reporter(), baselines=True).figures
+
+
+def test_a_rival_that_diverges_is_left_out_and_the_others_stay(
+    shot: Clip, scene: Scene, quick: Config, matches: Correspondences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*given: Any, **more: Any) -> None:
+        raise FitError("the fit diverges", "lower its rates")
+
+    monkeypatch.setattr(timed, "fit_volumetric_in", diverge)
+    truth, told = scene.truth(5, seed=4), list[Event]()
+    results = exact_results(shot, truth, quick, matches)
+    found = compare_with(results, truth, "first", reporter=Reporter(told.append), baselines=True)
+    assert set(found.figures) == set(NAMES) - {VOLUMETRIC}
+    assert [event.message for event in told if isinstance(event, Noted)] == ["volumetric is left out: the fit diverges"]
+    assert found.format()
 
 
 def test_a_folder_with_flow_of_some_pairs_leaves_direct_flow_out(

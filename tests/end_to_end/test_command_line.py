@@ -282,6 +282,8 @@ def test_more_trackers_stand_in_the_same_table(
     assert cli.main([*asked, "--tracks", f"direct flow={answers}"]) == cli.MENDABLE
     assert cli.main([*asked, "--volumetric-time", "-1"]) == cli.MENDABLE
     assert "'-1' is not a number of 0 or more" in capfd.readouterr().err
+    assert cli.main([*asked[:-1], "--volumetric-time", "2"]) == cli.MENDABLE
+    assert "--volumetric-time is given without --baselines" in capfd.readouterr().err
     np.savez(answers, tracks=truth.target_points[rows][::-1], occluded=truth.occluded[rows][::-1])
     assert cli.main([*asked, "--tracks", f"truth={answers}"]) == cli.MENDABLE
     assert "do not begin at the queries" in capfd.readouterr().err
