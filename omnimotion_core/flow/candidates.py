@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from omnimotion_core.flow.channels import length
+
 APPEARANCE_COST = 0.15  # pixels of round-trip error that one CIELAB unit weighs as much as
 FAILED_COST = 2.0  # pixels; flow that costs this much has lost its surface
 MUCH_FAILED = 0.2  # of the pixels of a picture; where fewer have lost their surface, homographies mend nothing
@@ -57,8 +59,8 @@ def both_mended(
 
 def mended(first: Direction, second: Direction) -> Direction:
     """``first``, and ``second`` where ``first`` has failed, or both found the same place and ``second`` costs less."""
-    between, cost = second.flow - first.flow, first.cost
-    same = np.hypot(between[..., 0], between[..., 1]) < SAME_MATCH_PX
+    cost = first.cost
+    same = length(second.flow - first.flow) < SAME_MATCH_PX
     taken = merged(first, second, (cost >= FAILED_COST) | (same & (second.cost < cost)))
     elsewhere = (cost >= FAILED_COST) & ~same
     return dataclasses.replace(taken, moved=np.where(elsewhere, second.moved, first.moved))
@@ -67,8 +69,17 @@ def mended(first: Direction, second: Direction) -> Direction:
 def merged(first: Direction, second: Direction, take: np.ndarray) -> Direction:
     """``second`` where ``take`` (h, w) bool says so, else ``first``."""
     return Direction(
-        np.where(take[..., None], second.flow, first.flow),
+        _pairs(np.where(take, _whole(second.flow), _whole(first.flow))),
         np.where(take, second.cycle, first.cycle),
         np.where(take, second.appearance, first.appearance),
         np.where(take, second.moved, first.moved),
     )
+
+
+def _whole(flow: np.ndarray) -> np.ndarray:
+    """Flow (h, w, 2) float32 with each vector as one number, (h, w): chosen in a third of the time."""
+    return np.ascontiguousarray(flow, np.float32).view(np.complex64)[..., 0]
+
+
+def _pairs(whole: np.ndarray) -> np.ndarray:
+    return whole[..., None].view(np.float32)

@@ -16,7 +16,8 @@ SURROUNDINGS_PX = 9  # side of the square in which small surroundings are looked
 STRUCTURE_NOISE = 20.0  # variance in 8-bit levels, about which noise and grain tell nothing
 MOVED_PX = 0.4  # working pixels: composed flow that was off by as much is worth a third
 STRUCTURE_RANGE = (0.4, 0.8)  # similarity: none of a match's worth is left below, all of it above
-EXPOSURE_STEP = 3  # pixels; the median difference of color is read from a coarser grid, since more change nothing
+EXPOSURE_STEP = 3  # pixels, at least; the median difference of color is read from a coarser grid
+EXPOSURE_PLACES = 8192  # of that grid, about: more change nothing
 
 
 def sample(picture: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -91,9 +92,10 @@ def appearance_error(source: np.ndarray, target: np.ndarray, flow: np.ndarray, t
         (H, W) float32 in CIELAB units.
     """
     source, target, flow = _plain(source), _plain(target), _plain(flow)
-    coarse = trusted[::EXPOSURE_STEP, ::EXPOSURE_STEP]
+    step = max(EXPOSURE_STEP, round((trusted.size / EXPOSURE_PLACES) ** 0.5))
+    coarse = trusted[::step, ::step]
     changes = np.empty((*coarse.shape, source.shape[2]), np.float32)
-    color_differences(source, target, flow, EXPOSURE_STEP, changes)
+    color_differences(source, target, flow, step, changes)
     exposure = np.median(changes[coarse].T.copy(), axis=1) if coarse.any() else np.zeros(source.shape[2])
     error = np.empty(trusted.shape, np.float32)
     mean_color_differences(source, target, flow, exposure.astype(np.float32), error)

@@ -28,6 +28,7 @@ import numpy as np
 from omnimotion_core.config import FlowConfig
 from omnimotion_core.coordinates import Size, pixel_grid, rescale_pixels
 from omnimotion_core.flow.candidates import FAILED_COST, Direction, best_of, better, both_mended, has_failed, merged
+from omnimotion_core.flow.channels import length
 from omnimotion_core.flow.consistency import (
     appearance_error,
     compose,
@@ -241,11 +242,12 @@ class PairMatcher:
         return self._settle(source, target, found)
 
     def composed(self, pair: Pair, ways: Sequence[Both]) -> Composed | None:
-        """Flow of ``pair``, at any size, composed by way of several frames; None where there is none."""
+        """Flow of ``pair``, at memo size, composed by way of several frames; None where there is none."""
         if len(ways) <= 1:
             return Composed(ways[0], ways[0]) if ways else None
-        source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
-        first, *others = (self._judge(source, target, way) for way in ways)
+        size = memo_size(self.working_size)
+        source, target = (_at_size(self.bank.frame(t).lab, size) for t in (pair.first, pair.second))
+        first, *others = (self._judged(*way, source, target) for way in ways)
         best = best_of([first, *others])
         plain = [merged(way, chosen, way.cost >= FAILED_COST).flow for way, chosen in zip(first, best, strict=True)]
         return Composed((best[0].flow, best[1].flow), (plain[0], plain[1]))
@@ -281,7 +283,7 @@ class PairMatcher:
         return smooth_along_surfaces(resize_flow(refined, self.working_size), source.lab)
 
     def _moved(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        miss = np.linalg.norm(after - resize_flow(before, self.working_size), axis=-1)
+        miss = length(after - resize_flow(before, self.working_size))
         return local_mean(np.minimum(miss, MOST_MOVED_PX * max(self.working_size) / 256))
 
     def _with_lost(
@@ -358,17 +360,22 @@ class PairMatcher:
 
     def _judge(self, source: Frame, target: Frame, flow: Both) -> tuple[Direction, Direction]:
         forward, backward = (resize_flow(way, self.working_size) for way in flow)
-        return (
-            self._direction(source, target, forward, cycle_error(forward, backward)),
-            self._direction(target, source, backward, cycle_error(backward, forward)),
-        )
+        return self._judged(forward, backward, source.lab, target.lab)
 
-    def _direction(self, source: Frame, target: Frame, flow: np.ndarray, cycle: np.ndarray) -> Direction:
-        trusted = cycle <= self.config.max_cycle_error_px
-        return Direction(
-            flow=flow, cycle=cycle, appearance=appearance_error(source.lab, target.lab, flow, trusted),
-            moved=np.zeros(flow.shape[:2], np.float32),
-        )  # fmt: skip
+    def _judged(
+        self, forward: np.ndarray, backward: np.ndarray, source: np.ndarray, target: np.ndarray
+    ) -> tuple[Direction, Direction]:
+        """Flow there and back, and the two pictures in CIELAB, all of one size."""
+
+        def direction(flow: np.ndarray, back: np.ndarray, start: np.ndarray, end: np.ndarray) -> Direction:
+            cycle = cycle_error(flow, back) * np.float32(self.working_size[0] / flow.shape[1])
+            trusted = cycle <= self.config.max_cycle_error_px
+            return Direction(
+                flow=flow, cycle=cycle, appearance=appearance_error(start, end, flow, trusted),
+                moved=np.zeros(cycle.shape, np.float32),
+            )  # fmt: skip
+
+        return direction(forward, backward, source, target), direction(backward, forward, target, source)
 
     def _enlarged(self, flow: np.ndarray) -> np.ndarray:
         """Flow of another size (its vectors in that size's pixels) at matching size."""
@@ -381,6 +388,12 @@ def _views(source: Frame, target: Frame, found: tuple[Direction, Direction]) -> 
         View(source.lab, target.lab, there.flow, there.appearance),
         View(target.lab, source.lab, back.flow, back.appearance),
     )
+
+
+def _at_size(picture: np.ndarray, size: Size) -> np.ndarray:
+    if (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def _resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:

@@ -29,8 +29,18 @@ import cv2
 import numpy as np
 
 from omnimotion_core.coordinates import inside
+from omnimotion_core.flow.channels import largest, mean_magnitude
 from omnimotion_core.flow.homography import LEAST_AREA_KEPT, apply_homography
-from omnimotion_core.flow.regions import LEAST_OUTLINE, SOFT_PX, Region, Regions, evenly, pixels_of, smooth_change
+from omnimotion_core.flow.regions import (
+    LEAST_OUTLINE,
+    SHADES,
+    SOFT_PX,
+    Region,
+    Regions,
+    evenly,
+    pixels_of,
+    smooth_change,
+)
 from omnimotion_core.flow.view import View, read
 
 LEAST_ASKED = 0.5  # of an outline, by length
@@ -153,7 +163,7 @@ class _Shading:
         self.tells = len(region.core) * region.each >= LEAST_CORE
         self._independent = region.each / (4 * np.pi * SOFT_PX**2)  # measurements of a color that a pixel stands for
         x, y = region.core.T
-        self._before = source.soft[y, x] + exposure
+        self._before = source.soft[y, x] / np.float32(SHADES) + exposure
 
     def unlikely(self, motion: np.ndarray) -> float:
         """Minus the logarithm of how likely the shading is by ``motion``, but for what all motions share.
@@ -183,7 +193,7 @@ class _Shading:
         height, width = self.target.sound.shape
         x, y = np.rint(ends).astype(int).clip(0, (width - 1, height - 1)).T
         asked = self.target.sound[y, x] & inside(ends, (width, height))
-        return read(self.target.soft, ends) - self._before, asked
+        return read(self.target.soft, ends) / np.float32(SHADES) - self._before, asked
 
 
 def _missed(region: Region, view: View, motion: np.ndarray) -> float:
@@ -212,7 +222,7 @@ def _admits(region: Region, view: View, motion: np.ndarray, is_torn: bool) -> bo
         return True
     x, y = region.inside.T
     start = region.inside.astype(np.float32)
-    off = np.abs(apply_homography(motion, start) - start - view.flow[y, x]).max(axis=-1)
+    off = largest(apply_homography(motion, start) - start - view.flow[y, x])
     return bool((off < AGREE_PX).mean() >= LEAST_AGREEING)
 
 
@@ -237,7 +247,7 @@ def _agreed(pixels: np.ndarray, flow: np.ndarray, most: int) -> tuple[list[np.nd
         if affine is None:
             break
         motion = np.vstack([affine, [0, 0, 1]])
-        off = np.abs(apply_homography(motion, start) - end).max(axis=-1)
+        off = largest(apply_homography(motion, start) - end)
         if index == 0:
             share = float((off < AGREE_PX).mean())
         if np.linalg.det(motion) >= LEAST_AREA_KEPT:
@@ -254,5 +264,5 @@ def _alike(pixels: np.ndarray, view: View, motion: np.ndarray) -> tuple[np.ndarr
     x, y = pixels.T
     before = view.appearance[y, x]
     changes, stays = view.changes(pixels, motion)
-    difference = np.abs(changes - smooth_change(pixels, changes, stays)).mean(axis=-1)
+    difference = mean_magnitude(changes - smooth_change(pixels, changes, stays))
     return stays & (difference <= np.maximum(before, view.noise) + ALIKE * view.noise), difference - before

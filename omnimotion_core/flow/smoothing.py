@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from omnimotion_core.compilation import compiled, inlined
+from omnimotion_core.flow.channels import all_set, largest
 
 REACH, STEP = 6, 2  # pixels: how far around each is looked, and how far apart
 NEARBY = 4.0  # pixels: standard deviation of the weight by place
@@ -36,10 +37,10 @@ def smooth_along_surfaces(flow: np.ndarray, lab: np.ndarray, cost: np.ndarray | 
     estimation"); affine maps in place of shifts, since over some frames things turn.
     """
     smooth = np.array(flow, dtype=np.float32, order="C")
-    known = np.isfinite(smooth).all(axis=-1)
+    known = all_set(np.isfinite(smooth))
     smooth[~known] = 0
     around = cv2.blur(smooth, (2 * REACH + 1, 2 * REACH + 1))
-    varied = np.abs(smooth - around).max(axis=-1) >= ALIKE * max(smooth.shape)
+    varied = largest(smooth - around) >= ALIKE * max(smooth.shape)
     trust = known.astype(np.float32)
     if cost is not None:
         trust *= np.exp(-np.square(cost)).astype(np.float32) + np.float32(LEAST_TRUST)

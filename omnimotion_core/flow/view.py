@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 
 from omnimotion_core.coordinates import pixel_grid
+from omnimotion_core.flow.channels import all_set, mean_magnitude
 from omnimotion_core.flow.homography import apply_homography
 
 EXPOSURE_STEP = 4  # pixels between those that a change of exposure is read from
+NOISE_PLACES = 1 << 16  # from which noise is read, about
 LEAST_NOISE = 0.1  # CIELAB units, of pictures without any: what rounding and reading between pixels do
 
 
@@ -33,7 +35,8 @@ class View:
     @functools.cached_property
     def noise(self) -> float:
         """How far the colors of a right match are apart, CIELAB units."""
-        return max(float(np.median(self.appearance)), LEAST_NOISE)
+        step = max(round((self.appearance.size / NOISE_PLACES) ** 0.5), 1)
+        return max(float(np.median(self.appearance[::step, ::step])), LEAST_NOISE)
 
     def differences(self, pixels: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How far the colors of ``pixels`` (N, 2) and of where ``motion`` (3, 3) sends them are apart.
@@ -42,7 +45,7 @@ class View:
             (N,) float32 in CIELAB units, a change of exposure taken out; and (N,) bool, which of them stay in sight.
         """
         changes, stays = self.changes(pixels, motion)
-        return np.abs(changes).mean(axis=-1), stays
+        return mean_magnitude(changes), stays
 
     def changes(self, pixels: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same with a sign, for each channel: (N, 3)."""
@@ -50,7 +53,7 @@ class View:
         ends = apply_homography(motion, pixels.astype(np.float32))
         x, y = pixels.T
         changes = read(self.target, ends) - self.source[y, x] - self.exposure
-        return changes, np.asarray(((ends >= 0) & (ends <= (width - 1, height - 1))).all(axis=-1))
+        return changes, all_set((ends >= 0) & (ends <= (width - 1, height - 1)))
 
 
 def read(picture: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from omnimotion_core.evaluation.hard_scenes import make_hard_scene
 from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow import matching
 from omnimotion_core.flow.candidates import Direction
+from omnimotion_core.flow.consistency import resize_flow
 from omnimotion_core.flow.estimators.dis import DisFlow
 from omnimotion_core.flow.matching import (
     Both,
@@ -138,6 +139,21 @@ def test_long_motion_goes_by_way_of_the_frame_that_proves_best_at_each_pixel(sho
     assert only is not None
     assert only.flow is only.plain
     np.testing.assert_array_equal(only.flow[0], lost_left)
+
+
+def test_ways_are_compared_where_they_are_kept_and_told_in_working_pixels(
+    shot: Clip, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "MEMO_LONG_SIDE", 64)  # half of the shot's
+    matcher = PairMatcher(bank_of(shot), FlowConfig())
+    exact, back = (resize_flow(scene.flow(*frames)[0], (64, 48)) for frames in ((2, 8), (8, 2)))
+    visible = scene.flow(2, 8)[1][::2, ::2]
+    off = exact + np.array([1.4, 0], np.float32)  # 2.8 working pixels, which is lost
+    found = matcher.composed(Pair(2, 8), [(off, back), (exact, back)])
+    assert found is not None
+    assert found.flow[0].shape == (48, 64, 2)
+    for flow in (found.flow[0], found.plain[0]):
+        assert (np.abs(flow - exact).max(axis=-1)[visible] < 0.1).mean() > 0.95
 
 
 @pytest.mark.usefixtures("nothing_lost")  # it would mend much before the field can
