@@ -35,6 +35,7 @@ _CLOTH = ((40, 88, 168), (222, 232, 242), (24, 38, 86), (96, 178, 206), (214, 90
 _FUR = ((206, 190, 168), (168, 140, 112), (226, 214, 196), (146, 116, 90), (192, 164, 134))
 _METAL = ((60, 62, 70), (110, 112, 118), (38, 38, 44), (150, 150, 152), (86, 84, 92))
 _WALL = (186, 180, 168)
+_BLUE = (52, 112, 226)
 _SKY = (168, 192, 222)
 
 
@@ -224,6 +225,16 @@ def _head(rng: np.random.Generator) -> Scene:
     return stage.scene()
 
 
+def _screen(rng: np.random.Generator) -> Scene:
+    stage = _Stage(rng, photography=Photography(shutter=0.5, grain=1.0))
+    stage.bare("screen", _everywhere, _BLUE)
+    stage.sheet("shoulders", _ellipse(96, 46), at=lambda t: (9 * _swing(t, 52, -1.2), 92), palette=_METAL, softness=3.0,
+                motion=wave(3, 80, 26, stage.phase()))
+    stage.sheet("head", _ellipse(40, 50), at=lambda t: (26 * _swing(t, 52, -1.2), 5 * _swing(t, 19)), palette=_FUR,
+                softness=4.0, motion=wave(7, 60, 22, stage.phase()))
+    return stage.scene()
+
+
 def _sky(rng: np.random.Generator) -> Scene:
     lens = dataclasses.replace(_FILM, falloff=0.4)
     stage = _Stage(rng, pan=lambda t: (2.2 * t, 4 * _swing(t, 40)), photography=lens)
@@ -294,6 +305,7 @@ SCENES: dict[str, tuple[Callable[[np.random.Generator], Scene], str]] = {
     "ball": (_ball, "a small ball flies fast, turning"),
     "drape": (_drape, "a cloth waves behind a swinging bar"),
     "head": (_head, "a head moves before a bare wall"),
+    "screen": (_screen, "a head moves before a blue screen, and nothing else is there"),
     "sky": (_sky, "the camera pans, half of the picture is sky; its lens darkens the corners"),
     "dusk": (_dusk, "little light, much grain and blur, a car behind a post"),
 }

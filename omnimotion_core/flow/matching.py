@@ -224,7 +224,7 @@ class PairMatcher:
         if smooth:
             best = self._smoothed(source, target, best)
         if smooth or composed is not None:
-            best = self._without_drag(source, target, best)
+            best = self._without_drag(source, target, best, composed)
         if guided is not None:
             best = both_mended(best, self._followed(source, target, Composed(guided, guided)))
         return best
@@ -311,15 +311,18 @@ class PairMatcher:
         ))  # fmt: skip
 
     def _without_drag(
-        self, source: Frame, target: Frame, found: tuple[Direction, Direction]
+        self, source: Frame, target: Frame, found: tuple[Direction, Direction], composed: Composed | None
     ) -> tuple[Direction, Direction]:
         """What is found, plain regions not drawn along by what moves beside them."""
         if not source.regions.large and not target.regions.large:
             return found
         there, back = found
         features = [self._at_working_size(frame.features) for frame in (source, target)]
+        before = None
+        if composed is not None:
+            before = resize_flow(composed.flow[0], self.working_size), resize_flow(composed.flow[1], self.working_size)
         moved = move_plain_regions(
-            *_views(source, target, found), (source.regions, target.regions), find_motions(*features)
+            *_views(source, target, found), (source.regions, target.regions), find_motions(*features), before
         )
         if moved is None:
             return found

@@ -48,6 +48,7 @@ MOST_MISSED = 0.6  # pixels that edges may be off by, on average, each by one at
 PREFERENCE = 0.05  # pixels by which a motion that the outline suggests must be better than those of the whole picture
 AGREE_PX = 0.5  # flow that is nearer to a motion than this agrees with it
 LEAST_AGREEING = 0.5  # of a region's flow
+LEAST_OF_BEST = 0.5  # of what agrees on any motion: as much must agree with one that is told by composed flow
 ALIKE = 2.0  # times the noise: what differs in color by so much more than before lands elsewhere
 MOST_WORSE = 0.05  # times the noise: the inside speaks against a motion by which it differs more than by its flow
 MOST_WORSE_THAN_TORN = 0.1  # the same where flow is torn, which fits itself to the noise
@@ -72,8 +73,9 @@ class _Assigned:
 
 
 def move_plain_regions(
-    there: View, back: View, regions: tuple[Regions, Regions], motions: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray] | None:
+    there: View, back: View, regions: tuple[Regions, Regions], motions: Sequence[np.ndarray],
+    composed: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray] | None:  # fmt: skip
     """The flow of a pair of frames, plain regions moved by one motion each.
 
     Args:
@@ -81,21 +83,26 @@ def move_plain_regions(
         regions: of both pictures.
         motions: (3, 3) each: what parts of the source's picture are known to do, as homographies from its pixels to the
             target's; standing still is always tried.
+        composed: flow there and back, (h, w, 2) each, put together from that of parts of the distance, for which this
+            has been done.
     Returns:
         Flow there and back, (h, w, 2) float32 each; None where all regions keep their flow.
     """
     still = np.eye(3)
-    forward = _assign(there, regions, [still, *motions])
-    backward = _assign(back, regions[::-1], [still, *(np.linalg.inv(motion) for motion in motions)])
+    before, after = (None, None) if composed is None else composed
+    forward = _assign(there, regions, [still, *motions], before)
+    backward = _assign(back, regions[::-1], [still, *(np.linalg.inv(motion) for motion in motions)], after)
     if not forward.motions and not backward.motions:
         return None
     return _sent_back(there, regions[0], forward, backward), _sent_back(back, regions[1], backward, forward)
 
 
-def _assign(view: View, regions: tuple[Regions, Regions], motions: Sequence[np.ndarray]) -> _Assigned:
+def _assign(
+    view: View, regions: tuple[Regions, Regions], motions: Sequence[np.ndarray], composed: np.ndarray | None
+) -> _Assigned:
     assigned = _Assigned(view.flow.copy(), np.zeros(view.appearance.shape, np.int32), [])
     for region in regions[0].large:
-        motion = _motion_of(region, view, _Shading(region, *regions, view.exposure), motions)
+        motion = _motion_of(region, view, _Shading(region, *regions, view.exposure), motions, composed)
         if motion is not None:
             assigned.motions.append(motion)
             _put(assigned, view, region.grown, motion, len(assigned.motions))
@@ -126,14 +133,16 @@ def _put(assigned: _Assigned, view: View, pixels: np.ndarray, motion: np.ndarray
 
 
 def _motion_of(
-    region: Region, view: View, shading: "_Shading", motions: Sequence[np.ndarray]
+    region: Region, view: View, shading: "_Shading", motions: Sequence[np.ndarray], composed: np.ndarray | None
 ) -> np.ndarray | None:
     """The motion of a plain region, (3, 3): of those that its inside admits the one that its edges miss least.
 
     None where it is to keep its flow. How much edges miss does not count where a motion that they hardly miss is out:
     they are another thing's. But then one of the motions has to explain the shading all but for noise. What the outline
     suggests must be better by ``PREFERENCE``, and does not count where flow is torn: of a wall between bars that pass
-    it is the bars' motion.
+    it is the bars' motion. Where edges tell nothing, as over some distance those of what moves as no one motion does,
+    that of the picture's motions is taken by which most of the region moves as ``composed``, unless flow as found
+    agrees on another.
     """
     agreed, agreeing = _agreed(region.inside, view.flow, 1)
     suggested, _ = _agreed(region.outline, view.flow, OUTLINE_MOTIONS)
@@ -150,7 +159,13 @@ def _motion_of(
     of_others = ranked[0][0] <= MOST_MISSED and is_out(ranked[0][1])
     bound = np.inf if of_others and shading.fits(least, view.noise) else MOST_MISSED
     for missed, motion in ranked:
-        if missed <= bound and not is_out(motion) and _admits(region, view, motion, is_torn):
+        if missed <= bound and not is_out(motion) and _admits(region, view, motion, view.flow if not is_torn else None):
+            return motion
+    if composed is None:
+        return None
+    for motion in motions:
+        is_flows_too = _moving_so(region, view.flow, motion) >= LEAST_OF_BEST * agreeing
+        if is_flows_too and not is_out(motion) and _admits(region, view, motion, composed):
             return motion
     return None
 
@@ -209,21 +224,25 @@ def _missed(region: Region, view: View, motion: np.ndarray) -> float:
     return float(np.average(off, weights=region.share[stays]))
 
 
-def _admits(region: Region, view: View, motion: np.ndarray, is_torn: bool) -> bool:
-    """Whether a region's inside looks no less alike than by flow, where its color is met, and most of it flows so.
+def _admits(region: Region, view: View, motion: np.ndarray, flow: np.ndarray | None) -> bool:
+    """Whether a region's inside looks no less alike than by its flow, where its color is met, and most moves so.
 
-    Flow that is torn, of which no half agrees on any motion, is not asked.
+    What most does is asked of ``flow`` (h, w, 2); None, where that is torn, of which no half agrees on any motion.
     """
     alike, worse = _alike(region.inside, view, motion)
-    most_worse = (MOST_WORSE_THAN_TORN if is_torn else MOST_WORSE) * max(view.noise, ROUNDED)
+    most_worse = (MOST_WORSE_THAN_TORN if flow is None else MOST_WORSE) * max(view.noise, ROUNDED)
     if not alike.any() or worse[alike].mean() > most_worse:
         return False
-    if is_torn:
+    if flow is None:
         return True
+    return _moving_so(region, flow, motion) >= LEAST_AGREEING
+
+
+def _moving_so(region: Region, flow: np.ndarray, motion: np.ndarray) -> float:
+    """The share of the region's inside whose ``flow`` is within ``AGREE_PX`` of ``motion``."""
     x, y = region.inside.T
     start = region.inside.astype(np.float32)
-    off = largest(apply_homography(motion, start) - start - view.flow[y, x])
-    return bool((off < AGREE_PX).mean() >= LEAST_AGREEING)
+    return float((largest(apply_homography(motion, start) - start - flow[y, x]) < AGREE_PX).mean())
 
 
 def _agreed(pixels: np.ndarray, flow: np.ndarray, most: int) -> tuple[list[np.ndarray], float]:

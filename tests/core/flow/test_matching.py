@@ -22,6 +22,7 @@ from omnimotion_core.flow.matching import (
     memo_size,
 )
 from omnimotion_core.flow.pairs import Pair
+from omnimotion_core.flow.plain import move_plain_regions
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip
 
@@ -308,6 +309,28 @@ def test_a_wall_does_not_go_with_the_head_that_has_most_of_its_edges(make_clip: 
     bank = FrameBank(clip, DisFlow(), matching_size(clip.working_size, 512), capacity=2, needs_features=True)
     for direction, t in zip(match(PairMatcher(bank, FlowConfig()), Pair(0, 1), smooth=True), (11, 12), strict=True):
         assert (np.abs(direction.flow).max(axis=-1)[head.mask(t, "wall")] < 0.5).mean() > 0.85
+
+
+def test_what_a_screen_does_from_frame_to_frame_holds_over_more(
+    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outline of who is before it, who moves as no one motion does, is all that there is to tell of it."""
+    scene = make_hard_scene("screen")
+    clip = make_clip([scene.render(t) for t in range(4, 9)])
+    bank = FrameBank(clip, DisFlow(), matching_size(clip.working_size, 512), capacity=5, needs_features=True)
+    matcher = PairMatcher(bank, FlowConfig())
+    steps = [matcher.guess(match(matcher, Pair(t, t + 1), smooth=True)) for t in range(4)]
+    halves = [matcher.guess(match(matcher, Pair(t, t + 2), (steps[t], steps[t + 1]))) for t in (0, 2)]
+    screen = scene.mask(4, "screen") & scene.flow(4, 8)[1]
+
+    def share_still() -> float:
+        there, _ = match(matcher, Pair(0, 4), (halves[0], halves[1]))
+        return float((np.abs(there.flow).max(axis=-1)[screen] < 0.5).mean())
+
+    still = share_still()
+    monkeypatch.setattr(matching, "move_plain_regions", lambda *given: move_plain_regions(*given[:-1]))
+    assert share_still() < 0.75
+    assert still > 0.95
 
 
 def flying_ball(t: int) -> np.ndarray:
