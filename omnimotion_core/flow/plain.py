@@ -12,7 +12,8 @@ Edges tell much of a motion and nothing of whose it is: all of a wall's may be t
 inside tells little, in noise as strong as its shading, but that is its own and there is much of it: pictures blurred
 until hardly any noise is left are compared all over the region, and a motion that makes them less alike than another
 one does, by more than noise can, is out. What changes smoothly all over a region tells of no motion: a lens darkens
-the corners of every picture alike, and by that a sky would stand still before a camera that pans.
+the corners of every picture alike, and by that a sky would stand still before a camera that pans. Over many frames
+edges tell less, since what turns moves as no one motion does; then what was told over few of them holds.
 
 The other direction follows: what a region of one picture lands on goes back by the same motion. What the motion does
 not carry to a place that looks alike, since something covers it there, keeps its flow, which no longer comes back.
