@@ -3,6 +3,7 @@ import pytest
 
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.errors import FlowError
+from omnimotion_core.flow import consistency
 from omnimotion_core.flow.consistency import (
     appearance_error,
     compose,
@@ -14,6 +15,7 @@ from omnimotion_core.flow.consistency import (
     structure_similarity,
     targets,
 )
+from omnimotion_core.flow.loops import color_differences
 
 SIZE = (40, 30)
 
@@ -73,6 +75,22 @@ def test_a_change_of_exposure_is_no_difference_of_appearance() -> None:
     assert error.max() < 1e-4
     brighter[5, 5] += 30
     assert appearance_error(source, brighter, translation(0, 0), np.ones((30, 40), bool))[5, 5] == pytest.approx(30)
+
+
+def test_of_a_large_picture_few_places_tell_the_change_of_exposure(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def spied(source: np.ndarray, target: np.ndarray, flow: np.ndarray, step: int, found: np.ndarray) -> None:
+        asked.append(found.shape[:2])
+        color_differences(source, target, flow, step, found)
+
+    monkeypatch.setattr(consistency, "color_differences", spied)
+    source = np.random.default_rng(1).random((480, 854, 3)).astype(np.float32) * 50
+    noise = np.random.default_rng(2).normal(0, 1, source.shape).astype(np.float32)
+    still, all_of_it = np.zeros((480, 854, 2), np.float32), np.ones((480, 854), bool)
+    error = appearance_error(source, source + noise + np.float32(12), still, all_of_it)
+    assert error.mean() == pytest.approx(np.abs(noise).mean(), rel=0.01)
+    assert 6000 < np.prod(asked[0]) < 10_000
 
 
 def test_weights_fall_from_one_to_zero_at_the_bounds() -> None:

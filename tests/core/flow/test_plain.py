@@ -281,6 +281,14 @@ def test_pictures_without_noise_are_taken_to_have_a_little() -> None:
     assert 0 < there.noise < 0.2
 
 
+def test_noise_of_a_large_picture_is_that_of_places_all_over_it() -> None:
+    apart = np.abs(np.random.default_rng(3).normal(0, 1, (600, 900))).astype(np.float32)
+    apart[:, ::2] += 1  # every second column, so that a part of the picture would tell otherwise
+    lab = np.zeros((600, 900, 3), np.float32)
+    view = View(lab, lab, np.zeros((600, 900, 2), np.float32), apart)
+    assert view.noise == pytest.approx(np.median(apart), rel=0.03)
+
+
 def test_a_region_most_of_whose_flow_is_otherwise_keeps_it_unless_its_shading_tells() -> None:
     still = np.array([0, 0])
     elsewhere = np.full((HEIGHT, WIDTH, 2), (1.5, 0), np.float32)
