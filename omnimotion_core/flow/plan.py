@@ -101,7 +101,8 @@ def choose_pairs(
     """Which distances get learned flow within the budget, and whether loop closures do.
 
     Distances are taken from the most useful on: ``BEST_GAP``, the other powers of two by their nearness to it, then the
-    rest likewise. One that does not fit is left out, but for the first, which is thinned.
+    rest likewise; of two as near the longer, at which DIS is worse. One that does not fit is left out, but for the
+    first, which is thinned.
 
     Args:
         pairs: all that are matched, without loop closures.
@@ -131,7 +132,7 @@ def choose_pairs(
 
 
 def _usefulness(gap: int) -> tuple[bool, float, int]:
-    return gap & (gap - 1) != 0, abs(math.log2(gap / BEST_GAP)), gap
+    return gap & (gap - 1) != 0, abs(math.log2(gap / BEST_GAP)), -gap
 
 
 def _count(pairs: Sequence[Pair], step: int) -> int:

@@ -33,8 +33,9 @@ def test_the_budget_is_kept(num_frames: int, seconds: float, budget: float, clos
 def test_the_most_useful_distances_come_first() -> None:
     pairs = stride_pairs([range(36)], GAPS)  # 28 pairs over 8 frames, 32 over 4, 20 over 16, 4 over 32, 30 over 6
     assert choose_pairs(pairs, 0, 1.0, 28) == ({8: 1}, False)
-    assert choose_pairs(pairs, 0, 1.0, 60) == ({8: 1, 4: 1}, False)
-    assert choose_pairs(pairs, 0, 1.0, 84) == ({8: 1, 4: 1, 16: 1, 32: 1}, False)
+    assert choose_pairs(pairs, 0, 1.0, 50) == ({8: 1, 16: 1}, False)  # of two as near to 8 the longer
+    assert choose_pairs(pairs, 0, 1.0, 60) == ({8: 1, 16: 1, 32: 1}, False)
+    assert choose_pairs(pairs, 0, 1.0, 84) == ({8: 1, 16: 1, 4: 1, 32: 1}, False)
     assert choose_pairs(pairs, 3, 1.0, 1000) == (dict.fromkeys((8, 4, 16, 32, 6, 12, 24), 1), True)
 
 
