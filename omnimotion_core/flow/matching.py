@@ -40,8 +40,9 @@ from omnimotion_core.flow.consistency import (
     targets,
 )
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
-from omnimotion_core.flow.estimators.dis import DisFlow, settle
+from omnimotion_core.flow.estimators.dis import GUIDED_FULL_SIDE, DisFlow, settle
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography, find_motions
+from omnimotion_core.flow.inverse_search import PATCH, inverse_search
 from omnimotion_core.flow.lost import find_lost
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.flow.plain import move_plain_regions
@@ -184,9 +185,11 @@ class PairMatcher:
     def __init__(self, bank: FrameBank, config: FlowConfig) -> None:
         self.bank, self.config = bank, config
         self.working_size = bank.clip.working_size
-        estimator = bank.estimator  # DIS, where what it finds around a guess is settled here
-        self._rough = estimator if isinstance(estimator, DisFlow) and estimator.is_fine(bank.matching_size) else None
+        estimator = bank.estimator
         self._coarse = isinstance(estimator, DisFlow) and not estimator.full_size
+        to_full_size = isinstance(estimator, DisFlow) and estimator.full_size
+        self._searches = to_full_size and min(bank.matching_size) >= PATCH  # for what is left of a motion, by ourselves
+        self._settles = self._searches and max(bank.matching_size) <= GUIDED_FULL_SIDE  # else settling takes too long
 
     def match(
         self, pair: Pair, *, direct: Both | None, composed: Composed | None = None,
@@ -231,13 +234,13 @@ class PairMatcher:
 
     def around(self, pair: Pair, guess: Both | None) -> Both:
         """The estimator's own flow of ``pair``, found around a guess of any size where there is one."""
-        if guess is None or self._rough is None:
+        if guess is None or not self._settles:
             return estimate(self.bank, [pair], [self.start(guess)])[0]
         source, target = self.bank.frame(pair.first), self.bank.frame(pair.second)
         forward, backward = self._enlarged(guess[0]), self._enlarged(guess[1])
         found = (
-            self._rough.rough_flow(source.prepared, target.prepared, forward),
-            self._rough.rough_flow(target.prepared, source.prepared, backward),
+            inverse_search(source.prepared, target.prepared, forward),
+            inverse_search(target.prepared, source.prepared, backward),
         )
         return self._settle(source, target, found)
 
@@ -351,15 +354,18 @@ class PairMatcher:
             self._refined(source, target, (apply_homography(matrix, grid) - grid).astype(np.float32)),
             self._refined(target, source, (apply_homography(inverse, grid) - grid).astype(np.float32)),
         )
-        return [flow if self._rough is None else self._settle(source, target, flow)]
+        return [self._settle(source, target, flow) if self._searches else flow]
 
     def _refined(self, source: Frame, target: Frame, flow: np.ndarray) -> np.ndarray:
         """``flow`` at matching size, with what is found when the ``target`` is laid over the ``source`` by it."""
-        laid_over = sample(target.picture, targets(flow))
-        estimator = self.bank.estimator
-        find = estimator.flow if self._rough is None else self._rough.rough_flow
-        nothing = np.zeros_like(flow)  # a first guess of no motion asks for the lighter search
-        return compose(find(source.prepared, estimator.prepare(-1, laid_over), nothing), flow)
+        if self._searches:
+            left = inverse_search(source.prepared, sample(target.prepared, targets(flow)))
+        else:
+            estimator = self.bank.estimator
+            laid_over = estimator.prepare(-1, sample(target.picture, targets(flow)))
+            nothing = np.zeros_like(flow)  # a first guess of no motion asks for the lighter search
+            left = estimator.flow(source.prepared, laid_over, nothing)
+        return compose(left, flow)
 
     def _judge(self, source: Frame, target: Frame, flow: Both) -> tuple[Direction, Direction]:
         forward, backward = (resize_flow(way, self.working_size) for way in flow)

@@ -9,10 +9,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from omnimotion_core.coordinates import Size
-
 GUIDED_STRIDE = 4  # pixels between patches; with a first guess the preset's 3 finds no more, for half as long again
-ROUGH_ITERATIONS = 12  # of each patch; the preset's 25 find hardly more where a guess is near
 GUIDED_FULL_SIDE = 640  # pixels; larger pictures are searched from a first guess to half their size
 
 
@@ -45,19 +42,8 @@ class DisFlow:
         if initial is None:
             return self._search("plain").calc(source, target, None)  # type: ignore[call-overload]  # None is allowed
         search = self._search("guided")
-        search.setFinestScale(0 if self.is_fine((source.shape[1], source.shape[0])) else 1)
+        search.setFinestScale(0 if self.full_size and max(source.shape) <= GUIDED_FULL_SIDE else 1)
         return search.calc(source, target, np.array(initial, dtype=np.float32, order="C"))
-
-    def is_fine(self, size: Size) -> bool:
-        """Whether pictures of this size are searched to their full size around a first guess."""
-        return self.full_size and max(size) <= GUIDED_FULL_SIDE
-
-    def rough_flow(self, source: np.ndarray, target: np.ndarray, initial: np.ndarray) -> np.ndarray:
-        """Flow around ``initial``, searched for to full size, but without the smooth finish that takes half the time.
-
-        It needs to be settled or made smooth, for which a smaller size will do.
-        """
-        return self._search("rough").calc(source, target, np.array(initial, dtype=np.float32, order="C"))
 
     def _search(self, kind: str) -> cv2.DISOpticalFlow:
         """This thread's search of that kind.
@@ -70,9 +56,6 @@ class DisFlow:
             made.setFinestScale(0 if self.full_size else 1)
             if kind != "plain":
                 made.setPatchStride(GUIDED_STRIDE)
-            if kind == "rough":
-                made.setGradientDescentIterations(ROUGH_ITERATIONS)
-                made.setVariationalRefinementIterations(0)
             setattr(self._local, kind, made)
         search: cv2.DISOpticalFlow = getattr(self._local, kind)
         return search

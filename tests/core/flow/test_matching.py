@@ -9,6 +9,7 @@ from omnimotion_core.flow import matching
 from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.consistency import resize_flow
 from omnimotion_core.flow.estimators.dis import DisFlow
+from omnimotion_core.flow.inverse_search import inverse_search
 from omnimotion_core.flow.matching import (
     Both,
     Composed,
@@ -320,16 +321,16 @@ def test_what_a_screen_does_from_frame_to_frame_holds_over_more(
     bank = FrameBank(clip, DisFlow(), matching_size(clip.working_size, 512), capacity=5, needs_features=True)
     matcher = PairMatcher(bank, FlowConfig())
     steps = [matcher.guess(match(matcher, Pair(t, t + 1), smooth=True)) for t in range(4)]
-    halves = [matcher.guess(match(matcher, Pair(t, t + 2), (steps[t], steps[t + 1]))) for t in (0, 2)]
     screen = scene.mask(4, "screen") & scene.flow(4, 8)[1]
 
     def share_still() -> float:
+        halves = [matcher.guess(match(matcher, Pair(t, t + 2), (steps[t], steps[t + 1]))) for t in (0, 2)]
         there, _ = match(matcher, Pair(0, 4), (halves[0], halves[1]))
-        return float((np.abs(there.flow).max(axis=-1)[screen] < 0.5).mean())
+        return float((np.abs(there.flow).max(axis=-1)[screen] < 0.25).mean())
 
     still = share_still()
     monkeypatch.setattr(matching, "move_plain_regions", lambda *given: move_plain_regions(*given[:-1]))
-    assert share_still() < 0.75
+    assert share_still() < 0.6
     assert still > 0.95
 
 
@@ -444,23 +445,21 @@ def test_flow_around_a_guess_is_settled_where_it_was_left_rough(scene: Scene, sh
     exact, visible = scene.flow(2, 5)
     guess = exact + 2, scene.flow(5, 2)[0] - 2
     matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
-    assert matcher._rough is not None
     bank = matcher.bank
     started = matcher.start(guess)
     assert started is not None
-    rough = matcher._rough.rough_flow(bank.frame(2).prepared, bank.frame(5).prepared, started[0])
+    rough = inverse_search(bank.frame(2).prepared, bank.frame(5).prepared, started[0])
     rough = cv2.resize(rough, shot.working_size, interpolation=cv2.INTER_AREA) * (shot.working_size[0] / rough.shape[1])
 
     def miss(flow: np.ndarray) -> float:
-        return float(np.median(np.linalg.norm(flow - exact, axis=-1)[visible]))
+        return float(np.percentile(np.linalg.norm(flow - exact, axis=-1)[visible], 75))
 
     found = matcher.around(Pair(2, 5), guess)[0]
     assert found.shape == exact.shape
-    assert miss(found) < 0.95 * miss(rough)
-    assert miss(found) < 0.1
+    assert miss(found) < 0.9 * miss(rough)
+    assert miss(found) < 0.2
     half = PairMatcher(FrameBank(shot, DisFlow(full_size=False), bank.matching_size, capacity=8, needs_features=False),
                        FlowConfig())  # fmt: skip
-    assert half._rough is None
     assert half.around(Pair(2, 5), guess)[0].shape[:2] == bank.matching_size[::-1]
 
 
