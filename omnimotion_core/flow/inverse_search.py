@@ -25,7 +25,6 @@ STRIDE = 4  # pixels between patches
 STEPS = 4  # of a patch at each size
 RATE = 0.25  # share of a step that is taken
 DAMPING = 30.0  # gray levels squared, of all slopes of a patch: as much is noise
-FARTHEST_PX = 8.0  # that a patch may go from where it began, at each size
 MOST_PX = 1e6  # what is larger, or no number, is no motion
 ALIKE_PX = 0.5  # motions nearer than this lead to the same place
 ENOUGH_PX = 0.05  # a shorter step is the last
@@ -169,7 +168,6 @@ def _moved(target, size, corner, u, v, least, total, patch, counts, gx, gy, wind
     yy += np.float32(DAMPING) - y * y * _SHARE
     xy -= x * y * _SHARE
     rate = np.float32(RATE) / (xx * yy - xy * xy)
-    begun_u, begun_v = u, v
     for _ in range(STEPS):
         along_x, along_y = -total * x * _SHARE, -total * y * _SHARE
         for k in range(_UNSIGNED(_ENTRIES)):
@@ -177,8 +175,6 @@ def _moved(target, size, corner, u, v, least, total, patch, counts, gx, gy, wind
             along_y += left[k] * gy[k]
         step_u, step_v = (yy * along_x - xy * along_y) * rate, (xx * along_y - xy * along_x) * rate
         next_u, next_v = u - step_u, v - step_v
-        if not max(abs(next_u - begun_u), abs(next_v - begun_v)) <= np.float32(FARTHEST_PX):
-            break
         total, miss = _differ(target, size, corner, next_u, next_v, patch, counts, window, left)
         if not miss < least:
             break

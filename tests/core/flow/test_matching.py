@@ -8,7 +8,7 @@ from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow import matching
 from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.consistency import resize_flow
-from omnimotion_core.flow.estimators.dis import DisFlow
+from omnimotion_core.flow.estimators.dis import GUIDED_FULL_SIDE, DisFlow
 from omnimotion_core.flow.inverse_search import inverse_search
 from omnimotion_core.flow.matching import (
     Both,
@@ -461,6 +461,27 @@ def test_flow_around_a_guess_is_settled_where_it_was_left_rough(scene: Scene, sh
     half = PairMatcher(FrameBank(shot, DisFlow(full_size=False), bank.matching_size, capacity=8, needs_features=False),
                        FlowConfig())  # fmt: skip
     assert half.around(Pair(2, 5), guess)[0].shape[:2] == bank.matching_size[::-1]
+
+
+def test_in_large_pictures_the_search_around_a_guess_is_opencv_s_to_half_size(make_clip: MakeClip) -> None:
+    """Settling what our own leaves rough would take longer there."""
+    picture = Scene.make(2, (704, 64), seed=4).render(0)
+    clip = make_clip([picture, np.roll(picture, 3, axis=1)])
+    matcher = PairMatcher(bank_of(clip), FlowConfig())
+    assert max(matcher.bank.matching_size) > GUIDED_FULL_SIDE
+    guess = (np.full((64, 704, 2), [3, 0], np.float32), np.full((64, 704, 2), [-3, 0], np.float32))
+    expected = estimate(matcher.bank, [Pair(0, 1)], [guess])[0]
+    for found, there in zip(matcher.around(Pair(0, 1), guess), expected, strict=True):
+        np.testing.assert_array_equal(found, there)
+
+
+def test_flow_by_way_of_a_homography_is_settled_too(make_clip: MakeClip) -> None:
+    picture = Scene.make(2, (128, 96), seed=4).render(0)
+    clip = make_clip([picture, np.roll(picture, 5, axis=1)])
+    matcher = PairMatcher(bank_of(clip, 256), FlowConfig())
+    (found,) = matcher._aligned(matcher.bank.frame(0), matcher.bank.frame(1))
+    assert [flow.shape[:2] for flow in found] == [(96, 128)] * 2
+    assert np.percentile(np.linalg.norm(found[0] - [5, 0], axis=-1)[8:-8, 8:-16], 90) < 0.2
 
 
 def test_frames_beyond_the_bank_are_made_again_alike(shot: Clip) -> None:
