@@ -129,7 +129,7 @@ def test_a_guess_of_something_thin_is_not_lost_at_coarser_sizes() -> None:
         pictures.append(np.clip(picture, 0, 255).astype(np.uint8))
     guess = np.zeros((100, 160, 2), np.float32)
     guess[:, 60:70, 0] = 24
-    flow = inverse_search(*pictures, guess)
+    flow = inverse_search(pictures[0], pictures[1], guess)
     assert (np.linalg.norm(flow - [24, 0], axis=-1)[10:-10, 62:68] < 0.5).mean() > 0.7
 
 
@@ -146,7 +146,8 @@ def test_no_patch_ends_worse_than_it_began_also_where_nothing_fits() -> None:
     rng = np.random.default_rng(9)
     start, given = (rng.normal(0, 3, (48, 60, 2)).astype(np.float32) for _ in range(2))
     slopes = [cv2.Scharr(source, cv2.CV_32F, *axis, scale=1 / 32) for axis in ((1, 0), (0, 1))]
-    around = cv2.copyMakeBorder(target, *[inverse_search_module._BORDER] * 4, cv2.BORDER_REPLICATE)
+    border = inverse_search_module._BORDER
+    around = cv2.copyMakeBorder(target, border, border, border, border, cv2.BORDER_REPLICATE)
     found = np.empty((11, 14, 2), np.float32)
     inverse_search_module._search(source, *slopes, around, start, given, found)
     better = 0
