@@ -6,9 +6,9 @@ neighbors move as they do are visited once, and nothing is smoothed, which is le
 
 Source: Kroeger et al. 2016, "Fast optical flow using dense inverse search", arXiv:1603.03590, sections 2.1 to 2.3.
 Where this parts from it:
-- Of each step of Gauss and Newton a third is taken, few steps are, and slopes that noise alone would give count as
+- Of each step of Gauss and Newton half is taken, few steps are, and slopes that noise alone would give count as
   none: a patch across an outline, or without texture, stays with its guess. OpenCV takes an eighth, by the scale of its
-  slopes, and twice as many steps.
+  slopes, and more steps.
 - The guess is tried at every size, not only at the coarsest; so OpenCV has it too.
 - Motions of neighbors are tried, as in PatchMatch (Barnes et al. 2009), there and back.
 """
@@ -22,8 +22,8 @@ from omnimotion_core.compilation import compiled, inlined
 
 PATCH = 8  # pixels a side
 STRIDE = 4  # pixels between patches
-STEPS = 5  # of a patch at each size
-RATE = 0.3  # share of a step that is taken
+STEPS = 3  # of a patch at each size
+RATE = 0.5  # share of a step that is taken
 DAMPING = 30.0  # gray levels squared, of all slopes of a patch: as much is noise
 MOST_PX = 1e6  # what is larger, or no number, is no motion
 ALIKE_PX = 0.5  # motions nearer than this lead to the same place

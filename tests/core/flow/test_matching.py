@@ -23,7 +23,6 @@ from omnimotion_core.flow.matching import (
     memo_size,
 )
 from omnimotion_core.flow.pairs import Pair
-from omnimotion_core.flow.plain import move_plain_regions
 from omnimotion_core.video.clip import Clip
 from tests.core.conftest import MakeClip
 
@@ -312,32 +311,46 @@ def test_a_wall_does_not_go_with_the_head_that_has_most_of_its_edges(make_clip: 
         assert (np.abs(direction.flow).max(axis=-1)[head.mask(t, "wall")] < 0.5).mean() > 0.85
 
 
-def test_what_a_screen_does_from_frame_to_frame_holds_over_more(
-    make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_screen_does_from_frame_to_frame_holds_over_more(make_clip: MakeClip) -> None:
     """The outline of who is before it, who moves as no one motion does, is all that there is to tell of it."""
     scene = make_hard_scene("screen")
-    clip = make_clip([scene.render(t) for t in range(4, 13)])
-    bank = FrameBank(clip, DisFlow(), matching_size(clip.working_size, 512), capacity=9, needs_features=True)
+    clip = make_clip([scene.render(t) for t in (4, 8)])
+    bank = FrameBank(clip, DisFlow(), matching_size(clip.working_size, 512), capacity=2, needs_features=True)
     matcher = PairMatcher(bank, FlowConfig())
-    steps = [matcher.guess(match(matcher, Pair(t, t + 1), smooth=True)) for t in range(8)]
-    screen = scene.mask(4, "screen") & scene.flow(4, 12)[1]
+    rng = np.random.default_rng(0)
 
-    def share_still() -> float:
-        guesses, gap = steps, 2
-        while True:
-            found = [
-                match(matcher, Pair(t * gap, (t + 1) * gap), (guesses[2 * t], guesses[2 * t + 1]))
-                for t in range(8 // gap)
-            ]
-            if gap == 8:
-                return float((np.abs(found[0][0].flow).max(axis=-1)[screen] < 0.5).mean())
-            guesses, gap = [matcher.guess(each) for each in found], 2 * gap
+    def drawn_along(exact: np.ndarray, screen: np.ndarray) -> np.ndarray:
+        noise = cv2.GaussianBlur(rng.normal(0, 1, exact.shape).astype(np.float32), (0, 0), 12.0)
+        return exact + np.where(screen[..., None], 2 * noise / noise.std(), 0).astype(np.float32)
 
-    still = share_still()
-    monkeypatch.setattr(matching, "move_plain_regions", lambda *given: move_plain_regions(*given[:-1]))
-    assert share_still() < 0.75
-    assert still > 0.95
+    exact = scene.flow(4, 8)[0], scene.flow(8, 4)[0]
+    screens = scene.mask(4, "screen"), scene.mask(8, "screen")
+    source, target = bank.frame(0), bank.frame(1)
+    found = matcher._judge(source, target, (drawn_along(exact[0], screens[0]), drawn_along(exact[1], screens[1])))
+
+    def share_still(composed: Composed | None) -> float:
+        there, _ = matcher._without_drag(source, target, found, composed)
+        return float((np.abs(there.flow).max(axis=-1)[screens[0]] < 0.5).mean())
+
+    assert share_still(None) < 0.5
+    assert share_still(Composed(exact, exact)) > 0.9
+
+
+def test_composed_flow_is_handed_on_to_where_plain_regions_are_moved(
+    shot: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def without_drag(_: PairMatcher, *given: object) -> object:
+        seen.append(given[-1])
+        return given[-2]
+
+    monkeypatch.setattr(PairMatcher, "_without_drag", without_drag)
+    matcher = PairMatcher(bank_of(shot, 256), FlowConfig())
+    steps = [matcher.guess(match(matcher, Pair(t, t + 1), smooth=True)) for t in (0, 1)]
+    match(matcher, Pair(0, 2), (steps[0], steps[1]))
+    assert seen[:2] == [None, None]
+    assert isinstance(seen[2], Composed)
 
 
 def flying_ball(t: int) -> np.ndarray:
