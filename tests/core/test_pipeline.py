@@ -392,9 +392,12 @@ def test_export_settings_reach_the_files(finished: Path, tmp_path: Path) -> None
 
 def test_a_painted_spot_goes_where_a_query_says(finished: Path, tmp_path: Path) -> None:
     run = Run.open(finished)
-    tracks = run.query(np.array([[4, 48, 36]]))
+    places = np.array([(x, y) for y in range(20, 56, 6) for x in range(24, 76, 6)])
+    everywhere = run.query(np.column_stack([np.full(len(places), 4), places]))
+    surest = places[everywhere.confidence.sum(axis=1).argmax()]
+    tracks = run.query(np.array([[4, *surest]]))
     paint = np.zeros((72, 96, 4), np.uint8)
-    cv2.circle(paint, (48, 36), 4, (0, 0, 255, 255), -1)
+    cv2.circle(paint, surest.tolist(), 4, (0, 0, 255, 255), -1)
     assert cv2.imwrite(str(tmp_path / "paint.png"), paint)
     assert cli.main(["propagate", str(finished), "--frame", "1005", "--image", str(tmp_path / "paint.png"), "--out",
                      str(tmp_path / "out")]) == cli.DONE
