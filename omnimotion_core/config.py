@@ -201,7 +201,7 @@ class FitConfig:
     table_smoothness: float = 4.0
     level_starts: tuple[float, ...] = (0.0, 0.15, 0.45)  # share of the steps from which each level of tables counts
     depth_searches: tuple[float, ...] = (0.3, 0.45)  # shares of the steps at which depths are searched
-    free_space_after: float = 0.45  # share of the steps after which points in free space are drawn back; 1: none is
+    free_space_after: float = 0.35  # share of the steps after which points in free space are drawn back; 1: none is
     robust_after: float = 0.25  # share of the steps after which the penalty turns robust
     robust_scale_px: float = 2.0
     checkpoint_every: int = 100

@@ -23,6 +23,7 @@ WORTH_A_LOOK = 0.2  # of depth: where candidates differ by less there is nothing
 ROBUST_PX = 2.0  # pixels of a frame of 256: a miss by this much costs 1, the farthest 2
 SAME_SURFACE = 0.05  # of depth: what lands this far or farther from the other frame's depth map costs 1 more
 GAIN = 0.2  # what another depth must be better by: what is hardly better only makes outlines ragged
+GAIN_OF_FARTHER = 0.6  # the same of a farther one: a leg that stands for a while moves as the ground does
 
 
 @torch.no_grad()
@@ -55,7 +56,9 @@ def search_depth(field: Field, sampler: MatchSampler, scale: float, generator: t
             cost.index_add_(0, cells, batch.weight * each)
         weights.index_add_(0, cells, batch.weight)
     mean = _gathered(costs.view_as(candidates)) / _gathered(weights.view(1, *field.depth.shape)).clamp(min=1e-3)
-    found, least = candidates[0], mean[0] - GAIN
+    current = candidates[0]
+    mean[1:] += torch.where(candidates[1:] > current, GAIN_OF_FARTHER, GAIN)
+    found, least = current, mean[0]
     for depth, cost in zip(candidates[1:], mean[1:], strict=True):
         found, least = torch.where(cost < least, depth, found), torch.minimum(cost, least)
     changed = (found != field.depth).float().mean()

@@ -1,9 +1,10 @@
 """The depth maps that a fit begins with: what does not follow the camera's motion is nearer.
 
 Stray motion is a guess at order, not a measurement: parallax makes near things stray, and so do things that move. What
-one frame tells is weak, since a walking animal stands still at times; so it is carried along the matches, and a surface
-has nearly the same depth in all frames that show it. Each round of this blurs the outline of things a little, and at
-last colors draw it anew: between two surfaces the volume holds none, so that depths in between them do harm.
+one frame tells is weak, since a walking animal stands still at times, and each of its legs for half of the time; so
+matches over many frames are asked too, by when it has moved on, and what they tell is carried along them, so that a
+surface has nearly the same depth in all frames that show it. Each round of this blurs the outline of things a little,
+and at last colors draw it anew: between two surfaces the volume holds none, so that depths in between them do harm.
 """
 
 import cv2
@@ -16,7 +17,7 @@ from omnimotion_core.model.motion import FAR, FieldShape
 
 PairMotions = dict[tuple[int, int], tuple[np.ndarray, float]]  # of frames (i, j): a matrix, its share of the matches
 
-MAX_GAP = 4  # frames; distances from which stray motion is read and along which it is carried
+MAX_GAP = 32  # frames; distances from which stray motion is read and along which it is carried
 CARRY_ROUNDS = 2  # over so many times MAX_GAP frames a surface's depth evens out; each blurs outlines a little
 SURE = 0.3  # sum of squared weights of a cell's matches from which on it is no part of its surroundings
 RESIDUAL_CLIP_PX = 8.0
@@ -36,13 +37,13 @@ def initial_depth(
     """Depth maps (T, h, w) float32 in which what strays from the dominant motion is nearer.
 
     Args:
-        motions: the dominant motion of near pairs, from ``warm_start.pair_motions``.
+        motions: the dominant motion of the pairs that are asked.
         pictures: all frames at the size of the depth maps, (T, 3, h, w) colors 0..1.
     """
     cell = config.depth_cell(shape.working_size)
     width, height = config.depth_size(shape.working_size)
     shape_of_maps = (shape.num_frames, height, width)
-    start, end, stray, weight = _near_matches(shape_of_maps, cell, correspondences, motions)
+    start, end, stray, weight = _asked_matches(shape_of_maps, cell, correspondences, motions)
     speed = _filled_means(shape_of_maps, start, stray, weight)
     for _ in range(CARRY_ROUNDS):
         carried = _filled_means(shape_of_maps, start, speed.ravel()[end], weight)
@@ -113,10 +114,10 @@ def _medians(bins, pictures, of_place, of_color, medians):  # type: ignore[no-un
                 medians[t, row, column] = place + min(within, np.float32(1))
 
 
-def _near_matches(
+def _asked_matches(
     shape: tuple[int, int, int], cell: int, correspondences: Correspondences, motions: PairMotions
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The matches of pairs that are near in time and have a dominant motion.
+    """The matches of pairs that are near enough in time and have a dominant motion.
 
     Returns:
         The cells of depth maps at their two ends (flat indices), by how many working pixels a frame they stray from the

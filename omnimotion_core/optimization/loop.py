@@ -36,6 +36,7 @@ SMOOTHED_FRAMES = 8  # frames whose depth maps are smoothed in a step, chosen at
 RANGE_WEIGHT = 10.0  # OmniMotion's weight of its depth range term
 EARLY = 0.3  # share of the steps in which depth learns slowly
 EARLY_DEPTH_RATE = 0.3  # of its learning rate: what is moved by motion not learned yet seems to lie at a wrong depth
+LEVEL_SETTLES = 0.5  # more of the exponent of the learning rate's factor for each finer level of tables: see below
 DECAY = (0.9, 0.99)
 LONG_CLIP = 60  # frames; longer clips take more steps in proportion
 INSPECTIONS = 20  # evenly over a fit: how often points in free space would be looked for, were it from the start
@@ -96,6 +97,16 @@ def learning_rate_factor(step: int, settings: FitConfig) -> float:
     return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def level_rate_factors(step: int, settings: FitConfig, count: int) -> list[float]:
+    """Share of that at which each of ``count`` levels of tables learns at ``step``, the coarsest first.
+
+    All begin alike, and the finer one is, the sooner it settles: few matches reach each of its knots, and what these do
+    not hold wanders as long as it learns fast, which makes tracks tremble.
+    """
+    factor = learning_rate_factor(step, settings)
+    return [factor ** (1 + LEVEL_SETTLES * level) for level in range(count)]
+
+
 def depth_rate_factor(step: int, settings: FitConfig) -> float:
     """Share of that at which depth maps learn at ``step``."""
     return EARLY_DEPTH_RATE if step < EARLY * settings.steps else 1.0
@@ -119,12 +130,11 @@ class _Fitter(Fitter):
         if device.type == "cpu":
             self.compiled = compiled.CompiledLoss(self.field, self.scale, self.settings.depth_weight, threads)
         self.edges = losses.edge_weights(torch.from_numpy(pictures).to(device))
-        self.rates = (self.settings.lr_tables, self.settings.lr_depth, self.settings.lr_affine)
         self.searches = {round(share * self.settings.steps) for share in self.settings.depth_searches}
         self.known = known_cells(clip, self.field)
         self.contradictions: Batch | None = None
-        parameters = list(self.field.couplings.parameters()), [self.field.depth], [self.field.affine.matrix]
-        groups = [{"params": group, "lr": rate} for group, rate in zip(parameters, self.rates, strict=True)]
+        parameters = *self.field.couplings.tables, self.field.depth, self.field.affine.matrix
+        groups = [{"params": [each], "lr": 0.0} for each in parameters]  # the rates are set before each step
         optimizer: torch.optim.Optimizer | CompiledAdam
         if self.compiled is None:
             optimizer = torch.optim.Adam(groups, betas=DECAY, fused=True)
@@ -137,10 +147,11 @@ class _Fitter(Fitter):
         self.set_levels()
 
     def learning_rates(self) -> list[float]:
-        """Of tables, depth maps and affine maps."""
-        factor = learning_rate_factor(self.step, self.settings)
-        factors = (factor, factor * depth_rate_factor(self.step, self.settings), factor)
-        return [rate * each for rate, each in zip(self.rates, factors, strict=True)]
+        """Of each level of tables, depth maps and affine maps."""
+        settings, factor = self.settings, learning_rate_factor(self.step, self.settings)
+        levels = level_rate_factors(self.step, settings, len(self.field.couplings.tables))
+        depth = factor * depth_rate_factor(self.step, settings)
+        return [*(settings.lr_tables * each for each in levels), settings.lr_depth * depth, settings.lr_affine * factor]
 
     def extra_state(self) -> dict[str, Any]:
         """The points in free space that are known."""

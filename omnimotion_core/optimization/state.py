@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnimotion_core.errors import FitError
+from omnimotion_core.errors import FitError, RunError
 from omnimotion_core.events import Cancelled, Reporter
 from omnimotion_core.optimization.checkpoint import load_checkpoint, save_checkpoint
 from omnimotion_core.optimization.compiled_adam import CompiledAdam
@@ -88,11 +88,20 @@ class Fitter(ABC):
         save_checkpoint(folder, {**self._snapshot(), "good": self.good})
 
     def resume(self, folder: Path) -> None:
-        """Go on from the state in ``folder`` where there is one."""
+        """Go on from the state in ``folder`` where there is one.
+
+        Raises:
+            RunError: it is damaged, or of a fit that had other parameters.
+        """
         state = load_checkpoint(folder)
-        if state is not None:
+        if state is None:
+            return
+        try:
             self.good = state.pop("good")
             self._restore(state)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(f"checkpoint {folder} is of another version of the program",
+                           f"delete {folder} and run the same command again") from error  # fmt: skip
 
     def extra_state(self) -> dict[str, Any]:
         """What else a step changes: plain values and tensors."""

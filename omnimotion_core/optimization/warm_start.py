@@ -13,7 +13,7 @@ from omnimotion_core.coordinates import pixel_to_normalized
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.field import Field
 from omnimotion_core.model.motion import FieldShape
-from omnimotion_core.optimization.initial_depth import initial_depth
+from omnimotion_core.optimization.initial_depth import PairMotions, initial_depth
 from omnimotion_core.video.clip import segments_of
 
 MAX_GAP = 8  # frames; the motion of farther pairs is less often one affine map
@@ -46,11 +46,12 @@ def warm_started_field(
     )  # fmt: skip
     with torch.no_grad():
         field.affine.matrix.copy_(torch.tensor(matrices.reshape(-1, 6), dtype=torch.float32))
-        field.depth.copy_(torch.from_numpy(initial_depth(shape, config, correspondences, motions, pictures)))
+        known = motions_by_maps(shape, matrices, correspondences.pairs) | motions
+        field.depth.copy_(torch.from_numpy(initial_depth(shape, config, correspondences, known, pictures)))
     return field
 
 
-def pair_motions(correspondences: Correspondences, seed: int) -> dict[tuple[int, int], tuple[np.ndarray, float]]:
+def pair_motions(correspondences: Correspondences, seed: int) -> PairMotions:
     """The dominant affine motion of each near pair (i, j).
 
     Returns:
@@ -73,7 +74,18 @@ def pair_motions(correspondences: Correspondences, seed: int) -> dict[tuple[int,
     return motions
 
 
-def solve_frame_maps(shape: FieldShape, motions: dict[tuple[int, int], tuple[np.ndarray, float]]) -> np.ndarray:
+def motions_by_maps(shape: FieldShape, maps: np.ndarray, pairs: np.ndarray) -> PairMotions:
+    """The motion of each of ``pairs`` (P, 2) by the maps (T, 2, 3) of all frames, as ``pair_motions`` gives it.
+
+    No matches are asked, so that nothing is known of how many follow it: their share is told as 0.
+    """
+    to_normalized = _homogeneous(_normalization(shape))
+    to_maps = np.stack([_homogeneous(each) for each in maps]) @ to_normalized
+    from_maps = np.linalg.inv(to_maps)
+    return {(int(i), int(j)): ((from_maps[j] @ to_maps[i])[:2], 0.0) for i, j in pairs}
+
+
+def solve_frame_maps(shape: FieldShape, motions: PairMotions) -> np.ndarray:
     """The maps A_t (T, 2, 3) of normalized x and y to canonical ones that agree best with the pairs' motions.
 
     The middle frame of each segment is its reference, where the map is the identity.

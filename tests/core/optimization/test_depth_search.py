@@ -122,10 +122,20 @@ def test_the_same_seed_finds_the_same() -> None:
     assert torch.equal(first.depth, second.depth)
 
 
-def test_what_is_hardly_better_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    field = moving_field()
-    field.depth[:, :, RIGHT : RIGHT + 3] = NEAR
-    before = field.depth.clone()
-    monkeypatch.setattr("omnimotion_core.optimization.depth_search.GAIN", 4.0)  # no cost is above 3
+@pytest.mark.parametrize(("gain", "told"), [("GAIN", FAR), ("GAIN_OF_FARTHER", NEAR)])
+def test_what_is_not_better_enough_is_not_taken(gain: str, told: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told_wrong() -> Field:
+        """All frames have a strip along the thing's edge at the other depth."""
+        field = moving_field()
+        for t in range(FRAMES):
+            edge = RIGHT + round(t * SPEED / 2)
+            field.depth[t, :, edge - 3 if told == FAR else edge : edge if told == FAR else edge + 3] = told
+        return field
+
+    field = told_wrong()
     search(field, exact_matches())
-    assert torch.equal(field.depth, before)
+    assert wrong(field) < 0.5 * wrong(told_wrong())
+    monkeypatch.setattr(f"omnimotion_core.optimization.depth_search.{gain}", 4.0)  # no cost is above 3
+    field = told_wrong()
+    search(field, exact_matches())
+    assert torch.equal(field.depth, told_wrong().depth)

@@ -23,17 +23,17 @@ def on_square(t: int, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(((pixels >= place(t)) & (pixels < place(t) + 16)).all(axis=-1))
 
 
-def matches_of(spoilt: float = 0.0) -> Correspondences:
-    """Exact matches over 1 and 2 frames; around the square such a share follow it, with little weight."""
+def matches_of(spoilt: float = 0.0, gaps: tuple[int, ...] = (1, 2), pan: float = 1.0) -> Correspondences:
+    """Exact matches over such distances; around the square such a share follow it, with little weight."""
     rng = np.random.default_rng(0)
-    pairs = [(i, j) for i in range(FRAMES) for j in range(FRAMES) if abs(i - j) in (1, 2)]
+    pairs = [(i, j) for i in range(FRAMES) for j in range(FRAMES) if abs(i - j) in gaps]
     source, target, weight, pair = [], [], [], []
     grid = pixel_grid(SIZE).reshape(-1, 2)
     for row, (i, j) in enumerate(pairs):
         square = on_square(i, grid)
         near = ((grid >= place(i) - 6) & (grid < place(i) + 22)).all(axis=-1) & ~square
         wrong = near & (rng.random(len(grid)) < spoilt)
-        moved = grid + np.where((square | wrong)[:, None], place(j) - place(i), [1.0 * (j - i), 0.0])
+        moved = grid + np.where((square | wrong)[:, None], place(j) - place(i), [pan * (j - i), 0.0])
         seen = square | wrong | ~on_square(j, moved)  # ground that the square covers there has no match
         source.append(grid[seen])
         target.append(moved[seen])
@@ -66,6 +66,18 @@ def test_what_moves_by_itself_is_in_front_in_all_frames() -> None:
     for t in range(FRAMES):  # in those too in which it stands still
         x, y = (place(t) / 2).astype(int)
         assert depth[t, y + 2 : y + 6, x + 2 : x + 6].max() < depth[t, :5].min() - 0.6
+
+
+def test_what_rests_with_the_ground_is_in_front_by_where_it_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CARRY_ROUNDS", 0)  # so that nothing else tells
+    x, y = (place(0) / 2).astype(int)
+
+    def before_ground(gaps: tuple[int, ...]) -> float:
+        depth = depth_of(matches_of(gaps=gaps, pan=0.0), pictures())
+        return float(depth[0, :5].mean() - depth[0, y + 2 : y + 6, x + 2 : x + 6].mean())
+
+    assert before_ground((1, 2)) < 0.05  # the square begins to run in frame 2
+    assert before_ground((1, 2, 7)) > 0.4
 
 
 def test_its_outline_is_where_colors_change() -> None:
@@ -105,7 +117,7 @@ def test_what_matches_tell_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPat
     matches = matches_of(spoilt=0.3)
     motions = pair_motions(matches, seed=0)
     del motions[4, 5]  # a pair of which no motion is known tells nothing
-    start, end, stray, weight = module._near_matches(maps, cell, matches, motions)
+    start, end, stray, weight = module._asked_matches(maps, cell, matches, motions)
     total, count, at = np.zeros(maps), np.zeros(maps), 0
     for pair, source, target, trust in zip(matches.pair, matches.source, matches.target, matches.weight, strict=True):
         i, j = matches.pairs[pair].tolist()

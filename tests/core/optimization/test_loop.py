@@ -23,6 +23,7 @@ from omnimotion_core.optimization.loop import (
     fit,
     known_cells,
     learning_rate_factor,
+    level_rate_factors,
     steps_for,
 )
 from omnimotion_core.optimization.sampling import MatchSampler
@@ -102,6 +103,27 @@ def test_levels_start_one_after_the_other_and_all_count_in_the_end(
     assert field.couplings.levels == len(knots)
     started = [float(table.abs().max()) for table in field.couplings.tables]
     assert min(started) > 1e-3
+
+
+def test_the_finer_a_level_is_the_sooner_it_settles() -> None:
+    settings = Config().fit
+    steps = range(0, settings.steps, 50)
+    coarsest, *finer = zip(*(level_rate_factors(step, settings, 3) for step in steps), strict=True)
+    assert list(coarsest) == [learning_rate_factor(step, settings) for step in steps]
+    np.testing.assert_allclose(finer[0], np.power(coarsest, 1.5))
+    np.testing.assert_allclose(finer[1], np.square(coarsest))
+    assert level_rate_factors(settings.warmup_steps, settings, 3) == [1.0, 1.0, 1.0]
+
+
+def test_a_checkpoint_of_another_version_is_told(run_fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        run_fit(reporter=stop_at(7))
+    state = load_checkpoint(tmp_path / "checkpoint")
+    assert state is not None
+    del state["optimizer"]["param_groups"][-1]
+    save_checkpoint(tmp_path / "checkpoint", state)
+    with pytest.raises(RunError, match="checkpoint is of another version of the program; delete"):
+        run_fit()
 
 
 def test_points_in_free_space_are_known_to_the_checkpoint(run_fit: Fit, tmp_path: Path) -> None:

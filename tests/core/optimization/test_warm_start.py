@@ -6,7 +6,12 @@ from omnimotion_core.config import ModelConfig
 from omnimotion_core.coordinates import normalized_to_pixel, pixel_grid, pixel_to_normalized
 from omnimotion_core.flow.correspondences import Correspondences
 from omnimotion_core.model.motion import FieldShape
-from omnimotion_core.optimization.warm_start import pair_motions, solve_frame_maps, warm_started_field
+from omnimotion_core.optimization.warm_start import (
+    motions_by_maps,
+    pair_motions,
+    solve_frame_maps,
+    warm_started_field,
+)
 
 SIZE = (80, 60)
 SHAPE = FieldShape(size=SIZE, working_size=SIZE, num_frames=9)
@@ -62,6 +67,14 @@ def test_the_cameras_motion_is_found(wrong: float) -> None:
     maps = solve_frame_maps(SHAPE, pair_motions(matches_of(neighbors(), wrong=wrong), seed=0))
     np.testing.assert_allclose(maps[4], np.eye(2, 3), atol=1e-12)
     assert map_errors(maps, [(0, 8), (8, 0), (3, 5), (1, 7)]) < 0.05
+
+
+def test_the_maps_tell_how_far_pairs_move() -> None:
+    maps = solve_frame_maps(SHAPE, pair_motions(matches_of(neighbors()), seed=0))
+    found = motions_by_maps(SHAPE, maps, np.array([[0, 8], [6, 1]], np.int32))
+    assert set(found) == {(0, 8), (6, 1)}
+    for (i, j), (matrix, _) in found.items():
+        np.testing.assert_allclose(matrix, (camera(j) @ np.linalg.inv(camera(i)))[:2], atol=0.05)
 
 
 def test_contradicting_pairs_do_not_shrink_the_maps() -> None:
