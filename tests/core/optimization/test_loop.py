@@ -115,6 +115,20 @@ def test_the_finer_a_level_is_the_sooner_it_settles() -> None:
     assert level_rate_factors(settings.warmup_steps, settings, 3) == [1.0, 1.0, 1.0]
 
 
+def test_each_level_learns_at_its_own_rate(
+    run_fit: Fit, short: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = short.override({"fit": {"level_starts": [0.0]}})
+    with pytest.raises(Cancelled):
+        run_fit(config, reporter=stop_at(0))
+    state = load_checkpoint(tmp_path / "checkpoint")
+    assert state is not None
+    monkeypatch.setattr("omnimotion_core.optimization.loop.level_rate_factors", lambda step, settings, count: [0, 1])
+    coarse, fine = run_fit(config).couplings.tables
+    assert torch.equal(coarse, state["field"]["couplings.tables.0"])
+    assert not torch.equal(fine, state["field"]["couplings.tables.1"])
+
+
 def test_a_checkpoint_of_another_version_is_told(run_fit: Fit, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         run_fit(reporter=stop_at(7))
