@@ -96,12 +96,11 @@ class Fitter(ABC):
         state = load_checkpoint(folder)
         if state is None:
             return
-        try:
-            self.good = state.pop("good")
-            self._restore(state)
-        except (KeyError, ValueError, RuntimeError) as error:
+        if not self._is_of_this_fit(state):
             raise RunError(f"checkpoint {folder} is of another version of the program",
-                           f"delete {folder} and run the same command again") from error  # fmt: skip
+                           f"delete {folder} and run the same command again")  # fmt: skip
+        self.good = state.pop("good")
+        self._restore(state)
 
     def extra_state(self) -> dict[str, Any]:
         """What else a step changes: plain values and tensors."""
@@ -110,6 +109,12 @@ class Fitter(ABC):
     def restore_extra_state(self, state: dict[str, Any]) -> None:
         """Go back to what ``extra_state`` gave."""
         assert not state
+
+    def _is_of_this_fit(self, state: dict[str, Any]) -> bool:
+        """Whether ``state`` holds the same parameters, in as many groups."""
+        kept, own = ({name: value.shape for name, value in each.items()}
+                     for each in (state["field"], self.module.state_dict()))  # fmt: skip
+        return kept == own and len(state["optimizer"]["param_groups"]) == len(self.optimizer.param_groups)
 
     def _keep_or_restart(self) -> None:
         """Keep the state when every parameter is a number, else go back to the one kept before."""
