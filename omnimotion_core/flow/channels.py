@@ -1,6 +1,7 @@
 """What is counted over the two or three channels of each pixel, channel by channel.
 
-numpy walks over a last axis this short in up to seventy times the time. All take (..., C) and return (...).
+numpy walks over a last axis this short in up to seventy times the time. All but the last take (..., C) and return
+(...).
 """
 
 import functools
@@ -31,3 +32,9 @@ def length(vectors: np.ndarray) -> np.ndarray:
 def all_set(values: np.ndarray) -> np.ndarray:
     """Whether every channel is set."""
     return _joined(np.logical_and, values)
+
+
+def scale(flow: np.ndarray, across: float, down: float) -> None:
+    """Multiply the vectors of a flow (H, W, 2), contiguous, in place: x by ``across``, y by ``down``."""
+    rows = flow.reshape(len(flow), -1)
+    rows *= np.tile(np.array([across, down], flow.dtype), flow.shape[1])

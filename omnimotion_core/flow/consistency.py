@@ -10,6 +10,7 @@ import numpy as np
 
 from omnimotion_core.coordinates import Size, pixel_grid
 from omnimotion_core.errors import FlowError
+from omnimotion_core.flow.channels import scale
 from omnimotion_core.flow.loops import arrivals, color_differences, mean_color_differences, round_trips
 
 SURROUNDINGS_PX = 9  # side of the square in which small surroundings are looked at
@@ -163,7 +164,8 @@ def resize_flow(flow: np.ndarray, size: Size) -> np.ndarray:
         return flow
     shrinks = size[0] < source[0]
     resized = cv2.resize(flow, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized * np.array([size[0] / source[0], size[1] / source[1]], np.float32)
+    scale(resized, size[0] / source[0], size[1] / source[1])
+    return resized
 
 
 @functools.lru_cache(maxsize=4)

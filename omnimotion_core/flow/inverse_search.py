@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from omnimotion_core.compilation import compiled, inlined
+from omnimotion_core.flow.channels import scale
 
 PATCH = 8  # pixels a side
 STRIDE = 4  # pixels between patches
@@ -86,7 +87,7 @@ def _resized(flow: np.ndarray, picture: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(flow, np.float32)
     way = cv2.INTER_AREA if width < flow.shape[1] else cv2.INTER_LINEAR
     resized = np.asarray(cv2.resize(flow, (width, height), interpolation=way), np.float32)
-    resized *= np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
+    scale(resized, width / flow.shape[1], height / flow.shape[0])
     return resized
 
 

@@ -49,7 +49,7 @@ def find_lost(
         Flow there and back, (h, w, 2) float32 each; None where nothing is found.
     """
     lost = [_grown(cost >= LOST_COST, 1) for cost in costs]
-    starts, ends, stride = _each_other(there.source + there.exposure, back.source, *lost)
+    starts, ends, stride = _each_other(there.exposed, back.source, *lost)
     motions = list(_motions(starts, ends, lost[0], SUPPORT_PX + stride - 1))
     if not motions:
         return None

@@ -33,6 +33,11 @@ class View:
         return np.asarray(np.median(read(self.target, pixels + self.flow[y, x]) - self.source[y, x], axis=0))
 
     @functools.cached_property
+    def exposed(self) -> np.ndarray:
+        """The source as light and colored as the target, (h, w, 3)."""
+        return np.asarray(self.source + self.exposure, np.float32)
+
+    @functools.cached_property
     def noise(self) -> float:
         """How far the colors of a right match are apart, CIELAB units."""
         step = max(round((self.appearance.size / NOISE_PLACES) ** 0.5), 1)
@@ -52,7 +57,7 @@ class View:
         height, width = self.source.shape[:2]
         ends = apply_homography(motion, pixels.astype(np.float32))
         x, y = pixels.T
-        changes = read(self.target, ends) - self.source[y, x] - self.exposure
+        changes = read(self.target, ends) - self.exposed[y, x]
         return changes, all_set((ends >= 0) & (ends <= (width - 1, height - 1)))
 
 
