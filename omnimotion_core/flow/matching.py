@@ -40,13 +40,14 @@ from omnimotion_core.flow.consistency import (
     targets,
 )
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
-from omnimotion_core.flow.estimators.dis import GUIDED_FULL_SIDE, DisFlow, settle
+from omnimotion_core.flow.estimators.dis import GUIDED_FULL_SIDE, DisFlow
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography, find_motions
 from omnimotion_core.flow.inverse_search import PATCH, inverse_search
 from omnimotion_core.flow.lost import find_lost
 from omnimotion_core.flow.pairs import Pair
 from omnimotion_core.flow.plain import move_plain_regions
 from omnimotion_core.flow.regions import Regions, find_regions
+from omnimotion_core.flow.settling import settle
 from omnimotion_core.flow.smoothing import smooth_along_surfaces
 from omnimotion_core.flow.view import View
 from omnimotion_core.video.clip import Clip

@@ -482,8 +482,8 @@ def test_flow_around_a_guess_is_settled_where_it_was_left_rough(scene: Scene, sh
     assert half.around(Pair(2, 5), guess)[0].shape[:2] == bank.matching_size[::-1]
 
 
-def test_in_large_pictures_the_search_around_a_guess_is_opencv_s_to_half_size(make_clip: MakeClip) -> None:
-    """Settling what our own leaves rough would take longer there."""
+def test_in_large_pictures_the_search_around_a_guess_is_settled_to_half_size(make_clip: MakeClip) -> None:
+    """Settling what is found at full size would take longer there."""
     picture = Scene.make(2, (704, 64), seed=4).render(0)
     clip = make_clip([picture, np.roll(picture, 3, axis=1)])
     matcher = PairMatcher(bank_of(clip), FlowConfig())
