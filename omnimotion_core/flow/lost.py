@@ -18,12 +18,14 @@ import cv2
 import numpy as np
 import torch
 
+from omnimotion_core.compilation import compiled
 from omnimotion_core.coordinates import pixel_grid
 from omnimotion_core.flow.homography import LEAST_AREA_KEPT, apply_homography
 from omnimotion_core.flow.view import View
 
 LOST_COST = 1.0  # pixels; flow that costs as much may have lost its surface
 REACH_PX = 3  # of the surroundings that are compared, every second pixel of them each way
+COMPONENTS = 24  # of the 48 colors around a pixel: what varies most
 MOST_COMPARED = 3000  # pixels of each picture; of more lost ones a grid is taken
 EACH_OTHER_PX = 1.5  # how far from itself a pixel may be that is chosen back
 DISTINCT = 0.8  # of how far a pixel is from what is known: what is hardly nearer to its match has been made to fit
@@ -34,7 +36,8 @@ SUPPORT_PX = 1.5
 AROUND_PX = 5  # how far from those that agree a motion is tried
 MUCH_BETTER = 0.75  # of the difference of color that was there: where a motion leaves as little, it is taken
 JUDGED_PX = 5  # side of the square over which differences of color are told
-_PIECE = 256  # pixels that are compared at once
+_PIECE = 128  # pixels that are compared at once
+_LANES = 32  # distances that are looked at together
 
 
 def find_lost(
@@ -100,13 +103,24 @@ def _each_other(
     starts, ends = (np.argwhere(each[::stride, ::stride])[:, ::-1] * stride for each in (lost, lost_there))
     if min(len(starts), len(ends)) < LEAST_SUPPORT:
         return starts[:0], ends[:0], stride
-    first, second = _surroundings(source, starts), _surroundings(target, ends)
-    chosen, back = nearest(first, second)
-    mutual = np.flatnonzero(np.abs(starts[back[chosen]] - starts).max(axis=-1) <= EACH_OTHER_PX + stride - 1)
     known = np.argwhere(~lost_there)[:, ::-1]
     known = known[np.linspace(0, len(known) - 1, min(len(known), len(ends))).astype(int)]
-    mutual = mutual[_stands_out(first[mutual], second[chosen[mutual]], _surroundings(target, known))]
+    first, second, others = _principal(
+        _surroundings(source, starts), _surroundings(target, ends), _surroundings(target, known)
+    )
+    chosen, back = nearest(first, second)
+    mutual = np.flatnonzero(np.abs(starts[back[chosen]] - starts).max(axis=-1) <= EACH_OTHER_PX + stride - 1)
+    mutual = mutual[_stands_out(first[mutual], second[chosen[mutual]], others)]
     return starts[mutual], ends[chosen[mutual]], stride
+
+
+def _principal(first: torch.Tensor, second: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The principal components of the first two's rows (N, C), ``COMPONENTS`` of each; and those of ``known``."""
+    both = torch.cat([first, second])
+    mean = both.mean(dim=0)
+    rest = both - mean
+    axes = torch.linalg.eigh(rest.T @ rest).eigenvectors[:, -COMPONENTS:]
+    return tuple((rows - mean) @ axes for rows in (first, second, known))
 
 
 def nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -115,17 +129,39 @@ def nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[np.ndarray, np.n
     Piece by piece, so that distances are looked through while they are in the cache.
     """
     squares, turned = second.square().sum(dim=1), second.T.contiguous()
-    there, back = [], torch.zeros(len(second), dtype=torch.int64)
-    least = torch.full((len(second),), torch.inf)
+    lengths = first.square().sum(dim=1).numpy()
+    there, back = np.zeros(len(first), np.int32), np.zeros(len(second), np.int32)
+    least = np.full(len(second), np.inf, np.float32)
     for start in range(0, len(first), _PIECE):
         piece = first[start : start + _PIECE]
         apart = torch.addmm(squares, piece, turned, alpha=-2)  # but for the first's own length
-        there.append(apart.argmin(dim=1))
-        apart += piece.square().sum(dim=1, keepdim=True)
-        found, row = apart.min(dim=0)
-        nearer = found < least
-        least, back = torch.where(nearer, found, least), torch.where(nearer, row + start, back)
-    return torch.cat(there).numpy(), back.numpy()
+        _take_nearest(apart.numpy(), lengths, start, there, back, least)
+    return there, back
+
+
+@compiled
+def _take_nearest(apart, lengths, start, there, back, least):  # type: ignore[no-untyped-def]  # numba infers
+    """Note the nearest of each row of ``apart`` in ``there``, and in ``back`` and ``least`` where a row is nearer."""
+    width = apart.shape[1]
+    whole = width - width % _LANES
+    lanes = np.empty(_LANES, np.float32)
+    for i in range(apart.shape[0]):
+        row, length, number = apart[i], lengths[start + i], np.int32(start + i)
+        lanes[:] = np.inf
+        for j in range(0, whole, _LANES):
+            for lane in range(_LANES):
+                lanes[lane] = row[j + lane] if row[j + lane] < lanes[lane] else lanes[lane]
+        nearest = lanes.min()
+        for j in range(whole, width):
+            nearest = min(nearest, row[j])
+        for j in range(width):
+            if row[j] == nearest:
+                there[start + i] = j
+                break
+        for j in range(width):
+            nearer = row[j] + length < least[j]
+            least[j] = row[j] + length if nearer else least[j]
+            back[j] = number if nearer else back[j]
 
 
 def _stands_out(first: torch.Tensor, second: torch.Tensor, known: torch.Tensor) -> np.ndarray:
