@@ -72,7 +72,7 @@ class FlowConfig:
     weights: str | None = None  # a learned estimator's file; None: a known one from the cache folder
     learned_budget_s: float = 300.0  # what auto may spend on learned flow; 0: none
     long_side: int = 640  # small frames are enlarged (twice at most) towards this side for matching, pixels
-    full_size: bool = True  # DIS searches to the full size of the pictures; else to half, in a quarter of the time
+    full_size: bool = True  # DIS searches to the full size of the pictures; else to 320 pixels at most
     homographies: bool = True  # where much fails, flow by way of the homography of matched features is tried too
     gaps: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # frame distances that are matched
     keyframe_step: int = 8  # every so many frames one is compared with the others for loop closures; 0: none
@@ -295,7 +295,7 @@ class Config:
                 preset="draft",
                 video=VideoConfig(long_side=512),
                 flow=FlowConfig(
-                    long_side=320, full_size=False, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000,
+                    long_side=256, full_size=False, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000,
                     learned_budget_s=60.0,
                 ),
                 fit=FitConfig(steps=300, depth_searches=(), free_space_after=1.0),

@@ -66,7 +66,7 @@ def inverse_search(source: np.ndarray, target: np.ndarray, initial: np.ndarray |
 
 
 def settled_search(
-    source: np.ndarray, target: np.ndarray, initial: np.ndarray | None = None, *, full_size: bool = True
+    source: np.ndarray, target: np.ndarray, initial: np.ndarray | None = None, *, longest_side: float = math.inf
 ) -> np.ndarray:
     """Flow from ``source`` to ``target``, searched for from coarse to fine and settled at every size.
 
@@ -74,7 +74,7 @@ def settled_search(
         source, target: (h, w) uint8 luminance.
         initial: (h, w, 2) float32, pixels: tried at every size; what is not finite counts as no motion. None: nothing
             is known.
-        full_size: else the search stops at half size.
+        longest_side: pixels, of the largest size that is searched: the picture's or a half, a quarter, ... of it.
     Returns:
         (h, w, 2) float32, pixels.
     """
@@ -85,10 +85,10 @@ def settled_search(
         source, target = cv2.copyMakeBorder(source, *edges), cv2.copyMakeBorder(target, *edges)
         initial = None if initial is None else cv2.copyMakeBorder(initial, *edges)
     sources, targets = _pyramid(source), _pyramid(target)
-    searched = range(0 if full_size or len(sources) == 1 else 1, len(sources))
     flow = np.zeros((1, 1, 2), np.float32) if initial is None else initial
-    for size in searched[::-1]:
-        smaller, other = sources[size], targets[size]
+    for smaller, other in zip(sources[::-1], targets[::-1], strict=True):
+        if max(smaller.shape) > longest_side and smaller is not sources[-1]:
+            break
         start = _resized(flow, smaller)
         given = start if initial is None else _resized(initial, smaller)
         found = _searched(smaller, other, start, given, FREE_STRIDE if initial is None else STRIDE)

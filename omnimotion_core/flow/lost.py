@@ -25,7 +25,6 @@ from omnimotion_core.flow.view import View
 
 LOST_COST = 1.0  # pixels; flow that costs as much may have lost its surface
 REACH_PX = 3  # of the surroundings that are compared, every second pixel of them each way
-COMPONENTS = 24  # of the 48 colors around a pixel: what varies most
 MOST_COMPARED = 3000  # pixels of each picture; of more lost ones a grid is taken
 EACH_OTHER_PX = 1.5  # how far from itself a pixel may be that is chosen back
 DISTINCT = 0.8  # of how far a pixel is from what is known: what is hardly nearer to its match has been made to fit
@@ -103,24 +102,13 @@ def _each_other(
     starts, ends = (np.argwhere(each[::stride, ::stride])[:, ::-1] * stride for each in (lost, lost_there))
     if min(len(starts), len(ends)) < LEAST_SUPPORT:
         return starts[:0], ends[:0], stride
-    known = np.argwhere(~lost_there)[:, ::-1]
-    known = known[np.linspace(0, len(known) - 1, min(len(known), len(ends))).astype(int)]
-    first, second, others = _principal(
-        _surroundings(source, starts), _surroundings(target, ends), _surroundings(target, known)
-    )
+    first, second = _surroundings(source, starts), _surroundings(target, ends)
     chosen, back = nearest(first, second)
     mutual = np.flatnonzero(np.abs(starts[back[chosen]] - starts).max(axis=-1) <= EACH_OTHER_PX + stride - 1)
-    mutual = mutual[_stands_out(first[mutual], second[chosen[mutual]], others)]
+    known = np.argwhere(~lost_there)[:, ::-1]
+    known = known[np.linspace(0, len(known) - 1, min(len(known), len(ends))).astype(int)]
+    mutual = mutual[_stands_out(first[mutual], second[chosen[mutual]], _surroundings(target, known))]
     return starts[mutual], ends[chosen[mutual]], stride
-
-
-def _principal(first: torch.Tensor, second: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The principal components of the first two's rows (N, C), ``COMPONENTS`` of each; and those of ``known``."""
-    both = torch.cat([first, second])
-    mean = both.mean(dim=0)
-    rest = both - mean
-    axes = torch.linalg.eigh(rest.T @ rest).eigenvectors[:, -COMPONENTS:]
-    return tuple((rows - mean) @ axes for rows in (first, second, known))
 
 
 def nearest(first: torch.Tensor, second: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

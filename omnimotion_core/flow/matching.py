@@ -40,7 +40,7 @@ from omnimotion_core.flow.consistency import (
     targets,
 )
 from omnimotion_core.flow.estimators import Estimator, LearnedEstimator
-from omnimotion_core.flow.estimators.dis import GUIDED_FULL_SIDE, DisFlow
+from omnimotion_core.flow.estimators.dis import GUIDED_LONGEST_SIDE, DisFlow
 from omnimotion_core.flow.homography import Features, apply_homography, find_features, find_homography, find_motions
 from omnimotion_core.flow.inverse_search import PATCH, inverse_search
 from omnimotion_core.flow.lost import find_lost
@@ -190,7 +190,7 @@ class PairMatcher:
         self._coarse = isinstance(estimator, DisFlow) and not estimator.full_size
         to_full_size = isinstance(estimator, DisFlow) and estimator.full_size
         self._searches = to_full_size and min(bank.matching_size) >= PATCH  # for what is left of a motion, by ourselves
-        self._settles = self._searches and max(bank.matching_size) <= GUIDED_FULL_SIDE  # else settling takes too long
+        self._settles = self._searches and max(bank.matching_size) <= GUIDED_LONGEST_SIDE  # else it takes too long
 
     def match(
         self, pair: Pair, *, direct: Both | None, composed: Composed | None = None,

@@ -3,6 +3,7 @@
 Source: Kroeger et al. 2016, "Fast optical flow using dense inverse search", arXiv:1603.03590.
 """
 
+import math
 from collections.abc import Iterable
 
 import cv2
@@ -10,7 +11,8 @@ import numpy as np
 
 from omnimotion_core.flow.inverse_search import settled_search
 
-GUIDED_FULL_SIDE = 640  # pixels; larger pictures are searched from a first guess to half their size
+GUIDED_LONGEST_SIDE = 640  # pixels, of the largest size that is searched from a first guess
+COARSE_LONGEST_SIDE = 320  # the same where not all sizes are searched, with a guess or without
 
 
 class DisFlow:
@@ -20,7 +22,7 @@ class DisFlow:
     together from what is found between neighbors. Only from a first guess are large pictures searched to half size.
 
     Args:
-        full_size: else everything is searched to half size.
+        full_size: else nothing larger than ``COARSE_LONGEST_SIDE`` is searched.
     """
 
     refines = True
@@ -38,5 +40,5 @@ class DisFlow:
 
     def flow(self, source: np.ndarray, target: np.ndarray, initial: np.ndarray | None) -> np.ndarray:
         """Flow (h, w, 2) from ``source`` to ``target``, searched for around ``initial`` where it is given."""
-        full_size = self.full_size and (initial is None or max(source.shape) <= GUIDED_FULL_SIDE)
-        return settled_search(source, target, initial, full_size=full_size)
+        longest = COARSE_LONGEST_SIDE if not self.full_size else math.inf if initial is None else GUIDED_LONGEST_SIDE
+        return settled_search(source, target, initial, longest_side=longest)

@@ -8,7 +8,7 @@ from omnimotion_core.evaluation.synthetic import Scene
 from omnimotion_core.flow import matching
 from omnimotion_core.flow.candidates import Direction
 from omnimotion_core.flow.consistency import resize_flow
-from omnimotion_core.flow.estimators.dis import GUIDED_FULL_SIDE, DisFlow
+from omnimotion_core.flow.estimators.dis import GUIDED_LONGEST_SIDE, DisFlow
 from omnimotion_core.flow.inverse_search import inverse_search
 from omnimotion_core.flow.matching import (
     Both,
@@ -487,7 +487,7 @@ def test_in_large_pictures_the_search_around_a_guess_is_settled_to_half_size(mak
     picture = Scene.make(2, (704, 64), seed=4).render(0)
     clip = make_clip([picture, np.roll(picture, 3, axis=1)])
     matcher = PairMatcher(bank_of(clip), FlowConfig())
-    assert max(matcher.bank.matching_size) > GUIDED_FULL_SIDE
+    assert max(matcher.bank.matching_size) > GUIDED_LONGEST_SIDE
     guess = (np.full((64, 704, 2), [3, 0], np.float32), np.full((64, 704, 2), [-3, 0], np.float32))
     expected = estimate(matcher.bank, [Pair(0, 1)], [guess])[0]
     for found, there in zip(matcher.around(Pair(0, 1), guess), expected, strict=True):

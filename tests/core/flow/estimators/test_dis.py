@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 
 from omnimotion_core.evaluation.synthetic import Scene
-from omnimotion_core.flow.estimators.dis import DisFlow
+from omnimotion_core.flow.estimators.dis import COARSE_LONGEST_SIDE, DisFlow
 from omnimotion_core.video.clip import Clip
 
 
@@ -40,9 +40,10 @@ def test_a_good_guess_finds_long_motion() -> None:
 
 
 def test_full_size_finds_fine_motion_better_than_half() -> None:
-    y, x = np.mgrid[:96, :128].astype(np.float32)
-    still = Scene.make(2, (128, 96), seed=7).render(0).astype(np.float32)
-    fine = cv2.resize(np.random.default_rng(5).random((32, 43), np.float32), (128, 96), interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[:96, :336].astype(np.float32)
+    assert x.shape[1] > COARSE_LONGEST_SIDE
+    still = Scene.make(2, (336, 96), seed=7).render(0).astype(np.float32)
+    fine = cv2.resize(np.random.default_rng(5).random((32, 112), np.float32), (336, 96), interpolation=cv2.INTER_CUBIC)
     source = (0.5 * still + 110 * fine[..., None]).clip(0, 255).astype(np.uint8)
     motion = np.stack([1.5 * np.sin(y * 0.4), 1.5 * np.cos(x * 0.35)], -1)  # where a pixel of the second comes from
     origin = (np.stack([x, y], -1) - motion).astype(np.float32)
