@@ -7,6 +7,8 @@ surface has nearly the same depth in all frames that show it. Each round of this
 and at last colors draw it anew: between two surfaces the volume holds none, so that depths in between them do harm.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 
@@ -32,13 +34,14 @@ CHUNK = 262_144  # matches looked at together
 
 def initial_depth(
     shape: FieldShape, config: ModelConfig, correspondences: Correspondences, motions: PairMotions,
-    pictures: np.ndarray,
+    pictures: np.ndarray, threads: int = 1,
 ) -> np.ndarray:  # fmt: skip
     """Depth maps (T, h, w) float32 in which what strays from the dominant motion is nearer.
 
     Args:
         motions: the dominant motion of the pairs that are asked.
         pictures: all frames at the size of the depth maps, (T, 3, h, w) colors 0..1.
+        threads: among which frames are shared out.
     """
     cell = config.depth_cell(shape.working_size)
     width, height = config.depth_size(shape.working_size)
@@ -49,13 +52,13 @@ def initial_depth(
         carried = _filled_means(shape_of_maps, start, speed.ravel()[end], weight)
         speed = (speed + carried) / 2
     for _ in range(MEDIAN_ROUNDS):
-        speed = median_along_colors(speed, pictures)
+        speed = median_along_colors(speed, pictures, threads)
     half = max(float(np.quantile(speed, 0.98)) / SPEEDS_TO_HALF, 0.25)
     nearness = speed / (speed + half) * (1 + 1 / SPEEDS_TO_HALF)
     return FARTHEST - (FARTHEST - NEAREST) * np.clip(nearness, 0, 1).astype(np.float32)
 
 
-def median_along_colors(values: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+def median_along_colors(values: np.ndarray, pictures: np.ndarray, threads: int = 1) -> np.ndarray:
     """Maps (T, h, w) float32 of which each cell is the median of those around it that have its color.
 
     Unlike a mean, it is the value of one of the surfaces that meet there, and none between them. It is right to
@@ -70,8 +73,9 @@ def median_along_colors(values: np.ndarray, pictures: np.ndarray) -> np.ndarray:
     if high <= low:
         return values.copy()
     bins = ((values - np.float32(low)) * np.float32(BINS / (high - low))).astype(np.int32).clip(0, BINS - 1)
-    medians = np.empty_like(values)
-    _medians(bins, np.ascontiguousarray(pictures, np.float32), *_falloffs(), medians)
+    colors, medians, falloffs = np.ascontiguousarray(pictures, np.float32), np.empty_like(values), _falloffs()
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        list(pool.map(lambda t: _medians(bins[t], colors[t], *falloffs, medians[t]), range(len(values))))
     return np.float32(low) + medians * np.float32((high - low) / BINS)
 
 
@@ -85,33 +89,32 @@ def _falloffs() -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled
-def _medians(bins, pictures, of_place, of_color, medians):  # type: ignore[no-untyped-def]
-    """The weighted median around each cell of ``bins`` (T, h, w), counted in bins, from 0 to their number."""
-    times, height, width = bins.shape
+def _medians(bins, picture, of_place, of_color, medians):  # type: ignore[no-untyped-def]
+    """The weighted median around each cell of ``bins`` (h, w), counted in bins, from 0 to their number."""
+    height, width = bins.shape
     reach, last = of_place.shape[0] // 2, of_color.shape[0] - 1
     steps = np.float32(last / (3 * SAME_COLOR) ** 2)
     counts = np.empty(BINS, np.float32)
-    for t in range(times):
-        red, green, blue, here = pictures[t, 0], pictures[t, 1], pictures[t, 2], bins[t]
-        for row in range(height):
-            for column in range(width):
-                r, g, b = red[row, column], green[row, column], blue[row, column]
-                counts[:] = 0
-                total = np.float32(0)
-                for y in range(max(row - reach, 0), min(row + reach + 1, height)):
-                    for x in range(max(column - reach, 0), min(column + reach + 1, width)):
-                        apart = (red[y, x] - r) ** 2 + (green[y, x] - g) ** 2 + (blue[y, x] - b) ** 2
-                        step = int(apart * steps)
-                        if step < last:
-                            weight = of_place[y - row + reach, x - column + reach] * of_color[step]
-                            counts[here[y, x]] += weight
-                            total += weight
-                half, below, place = total / 2, np.float32(0), 0
-                while place < BINS - 1 and below + counts[place] < half:
-                    below += counts[place]
-                    place += 1
-                within = (half - below) / max(counts[place], np.float32(1e-9))
-                medians[t, row, column] = place + min(within, np.float32(1))
+    red, green, blue = picture[0], picture[1], picture[2]
+    for row in range(height):
+        for column in range(width):
+            r, g, b = red[row, column], green[row, column], blue[row, column]
+            counts[:] = 0
+            total = np.float32(0)
+            for y in range(max(row - reach, 0), min(row + reach + 1, height)):
+                for x in range(max(column - reach, 0), min(column + reach + 1, width)):
+                    apart = (red[y, x] - r) ** 2 + (green[y, x] - g) ** 2 + (blue[y, x] - b) ** 2
+                    step = int(apart * steps)
+                    if step < last:
+                        weight = of_place[y - row + reach, x - column + reach] * of_color[step]
+                        counts[bins[y, x]] += weight
+                        total += weight
+            half, below, place = total / 2, np.float32(0), 0
+            while place < BINS - 1 and below + counts[place] < half:
+                below += counts[place]
+                place += 1
+            within = (half - below) / max(counts[place], np.float32(1e-9))
+            medians[row, column] = place + min(within, np.float32(1))
 
 
 def _asked_matches(

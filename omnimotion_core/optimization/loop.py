@@ -120,7 +120,8 @@ class _Fitter(Fitter):
     ) -> None:
         self.settings, self.device = replace(config.fit, steps=steps_for(config.fit, clip.num_frames)), device
         pictures = _depth_sized_pictures(clip, config.model.depth_size(clip.working_size))
-        start = warm_started_field(FieldShape.of(clip), config.model, correspondences, pictures, config.seed)
+        shape = FieldShape.of(clip)
+        start = warm_started_field(shape, config.model, correspondences, pictures, config.seed, threads)
         self.field = start.to(device)
         self.field.threads = threads
         self.sampler = MatchSampler(correspondences, device)

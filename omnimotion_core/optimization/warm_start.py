@@ -26,8 +26,9 @@ NEIGHBOR_TIE = 1e-3  # holds frames without any matched pair to their neighbors
 
 
 def warm_started_field(
-    shape: FieldShape, config: ModelConfig, correspondences: Correspondences, pictures: np.ndarray, seed: int
-) -> Field:
+    shape: FieldShape, config: ModelConfig, correspondences: Correspondences, pictures: np.ndarray, seed: int,
+    threads: int = 1,
+) -> Field:  # fmt: skip
     """A field whose affine maps follow the camera and whose depth maps put what moves otherwise in front.
 
     Args:
@@ -47,7 +48,8 @@ def warm_started_field(
     with torch.no_grad():
         field.affine.matrix.copy_(torch.tensor(matrices.reshape(-1, 6), dtype=torch.float32))
         known = motions_by_maps(shape, matrices, correspondences.pairs) | motions
-        field.depth.copy_(torch.from_numpy(initial_depth(shape, config, correspondences, known, pictures)))
+        depth = initial_depth(shape, config, correspondences, known, pictures, threads)
+        field.depth.copy_(torch.from_numpy(depth))
     return field
 
 

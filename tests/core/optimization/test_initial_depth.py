@@ -145,6 +145,7 @@ def test_the_median_along_colors_is_the_weighted_median() -> None:
     rng = np.random.default_rng(2)
     values, colors = rng.random((2, 13, 15), np.float32), (0.2 * rng.random((2, 3, 13, 15))).astype(np.float32)
     found = median_along_colors(values, colors)
+    np.testing.assert_array_equal(median_along_colors(values, colors, threads=2), found)
     for t, row, column in [(0, 0, 0), (1, 6, 7), (0, 12, 14), (1, 2, 13)]:
         near, weights = [], []
         for y in range(max(row - 5, 0), min(row + 6, 13)):
