@@ -177,96 +177,122 @@ def _solve(  # type: ignore[no-untyped-def]
         new_u, new_v: (w / 2,), a row's steps of one color.
     """
     height, width = terms.shape[1], terms.shape[2]
-    half_smoothness, even = np.float32(SMOOTHNESS / 2), np.float32(EVEN**2)
-    half_color, half_slopes, nothing = np.float32(COLOR / 2), np.float32(SLOPES / 2), np.float32(NO_SLOPE**2)
-    given_u, given_v, step_u, step_v = given[0], given[1], step[0:2], step[2:4]
-    whole_u, whole_v = whole[0:2], whole[2:4]
+    step_u, step_v, whole_u, whole_v = step[0:2], step[2:4], whole[0:2], whole[2:4]
     below[1] = np.float32(0)  # of the row above the first one
-    # as flat arrays, for the sweeps
+    flat = steps[0].reshape(-1), steps[1].reshape(-1), steps[2].reshape(-1), steps[3].reshape(-1)
+    diagonal = system[0].reshape(-1), system[1].reshape(-1), system[2].reshape(-1)
+    equations = (*diagonal, system[3].reshape(-1), system[4].reshape(-1))
     each, line = _UNSIGNED(system.shape[3]), _UNSIGNED(steps.shape[3])
-    flat_u, flat_v = steps[0].reshape(-1), steps[1].reshape(-1)
-    to_right, to_below = steps[2].reshape(-1), steps[3].reshape(-1)
-    flat_off, flat_on_u, flat_on_v = system[0].reshape(-1), system[1].reshape(-1), system[2].reshape(-1)
-    flat_asked_u, flat_asked_v = system[3].reshape(-1), system[4].reshape(-1)
-    rate, halves = np.float32(OVER_RELAXATION), 2 * SWEEPS
-    for wave in range(-1, height + halves - 1):
-        if wave < height - 1:
-            y, late = wave + 1, (wave + 1) % 2
-            _join(steps[0], y, step_u[late])
-            _join(steps[1], y, step_v[late])
-            du, dv, u, v = step_u[late], step_v[late], given_u[y + 1], given_v[y + 1]
-            next_u, next_v = whole_u[late], whole_v[late]
-            for x in range(width + 2):
-                next_u[x] = u[x] + du[x]
-                next_v[x] = v[x] + dv[x]
-            next_u[width + 1], next_v[width + 1] = next_u[width], next_v[width]
-        if wave < 0:
-            continue
-        if wave < height:
-            y, late = wave, wave % 2
-            u, v, under_u, under_v = whole_u[late], whole_v[late], whole_u[1 - late], whole_v[1 - late]
-            of_above, of_below = below[1 - late], below[late]
-            if y == height - 1:
-                under_u, under_v = u, v
-            for x in range(width):
-                u_x, u_y = u[x + 2] - u[x + 1], under_u[x + 1] - u[x + 1]
-                v_x, v_y = v[x + 2] - v[x + 1], under_v[x + 1] - v[x + 1]
-                off[x] = half_smoothness / math.sqrt(u_x * u_x + v_x * v_x + u_y * u_y + v_y * v_y + even)
-            for x in range(width):
-                beside[x + 1] = off[x]
-                of_below[x] = off[x] if y < height - 1 else np.float32(0)
-            beside[width] = np.float32(0)
-            first, second = y % 2, 1 - y % 2
-            _part(beside[1:], steps[2, first, y + 1, 1:], steps[2, second, y + 1, 1:])
-            _part(of_below, steps[3, first, y + 1, 1:], steps[3, second, y + 1, 1:])
-            du, dv = step_u[late], step_v[late]
-            a, b, c = terms[0, y], terms[1, y], terms[2, y]
-            d, e, f = terms[3, y], terms[4, y], terms[5, y]
-            g, h, i = terms[6, y], terms[7, y], terms[8, y]
-            u, above_u, under_u = given_u[y + 1], given_u[y], given_u[y + 2]
-            v, above_v, under_v = given_v[y + 1], given_v[y], given_v[y + 2]
-            for x in range(width):
-                left_color = c[x] + a[x] * du[x + 1] + b[x] * dv[x + 1]
-                left_across = f[x] + d[x] * du[x + 1] + e[x] * dv[x + 1]
-                left_down = i[x] + g[x] * du[x + 1] + h[x] * dv[x + 1]
-                color = half_color / math.sqrt(left_color * left_color + even)
-                slopes = half_slopes / math.sqrt(left_across * left_across + left_down * left_down + even)
-                tied = beside[x] + beside[x + 1] + of_above[x] + of_below[x] + nothing
-                off[x] = color * a[x] * b[x] + slopes * (d[x] * e[x] + g[x] * h[x])
-                on_u[x] = _ONE / (color * a[x] * a[x] + slopes * (d[x] * d[x] + g[x] * g[x]) + tied)
-                on_v[x] = _ONE / (color * b[x] * b[x] + slopes * (e[x] * e[x] + h[x] * h[x]) + tied)
-                uneven_u = beside[x] * (u[x] - u[x + 1]) + beside[x + 1] * (u[x + 2] - u[x + 1])
-                uneven_u += of_above[x] * (above_u[x + 1] - u[x + 1]) + of_below[x] * (under_u[x + 1] - u[x + 1])
-                uneven_v = beside[x] * (v[x] - v[x + 1]) + beside[x + 1] * (v[x + 2] - v[x + 1])
-                uneven_v += of_above[x] * (above_v[x + 1] - v[x + 1]) + of_below[x] * (under_v[x + 1] - v[x + 1])
-                asked_u[x] = uneven_u - color * a[x] * c[x] - slopes * (d[x] * f[x] + g[x] * i[x])
-                asked_v[x] = uneven_v - color * b[x] * c[x] - slopes * (e[x] * f[x] + h[x] * i[x])
-            _part(off, system[0, first, y], system[0, second, y])
-            _part(on_u, system[1, first, y], system[1, second, y])
-            _part(on_v, system[2, first, y], system[2, second, y])
-            _part(asked_u, system[3, first, y], system[3, second, y])
-            _part(asked_v, system[4, first, y], system[4, second, y])
+    for wave in range(-1, height + 2 * SWEEPS - 1):
         late = wave % 2
-        for half in range(max(wave - height + 1, 0), min(halves, wave + 1)):
-            y, own = wave - half, half % 2  # its color
+        if wave < height - 1:
+            _join(steps[0], wave + 1, step_u[1 - late])
+            _join(steps[1], wave + 1, step_v[1 - late])
+            _move(given[0, wave + 2], step_u[1 - late], whole_u[1 - late])
+            _move(given[1, wave + 2], step_v[1 - late], whole_v[1 - late])
+        if 0 <= wave < height:
+            following = late if wave == height - 1 else 1 - late
+            tie = off  # which is not needed before
+            _tie(whole_u[late], whole_v[late], whole_u[following], whole_v[following], tie)
+            for x in range(width):
+                beside[x + 1] = tie[x]
+                below[late, x] = tie[x] if wave < height - 1 else np.float32(0)
+            beside[width] = np.float32(0)
+            _set_up(
+                terms, given, wave, step_u[late], step_v[late], beside, below[1 - late], below[late],
+                off, on_u, on_v, asked_u, asked_v,
+            )  # fmt: skip
+            first, second = late, 1 - late
+            _part(beside[1:], steps[2, first, wave + 1, 1:], steps[2, second, wave + 1, 1:])
+            _part(below[late], steps[3, first, wave + 1, 1:], steps[3, second, wave + 1, 1:])
+            _part(off, system[0, first, wave], system[0, second, wave])
+            _part(on_u, system[1, first, wave], system[1, second, wave])
+            _part(on_v, system[2, first, wave], system[2, second, wave])
+            _part(asked_u, system[3, first, wave], system[3, second, wave])
+            _part(asked_v, system[4, first, wave], system[4, second, wave])
+        for half in range(max(wave - height + 1, 0), min(2 * SWEEPS, wave + 1)):
+            y, own = wave - half, half % 2  # its pixels of one color, the first of which is at x = late
             entry = _UNSIGNED(own * height + y) * each
             here = _UNSIGNED(own * (height + 2) + y + 1) * line + _ENTRY
             left = _UNSIGNED((1 - own) * (height + 2) + y + 1) * line + _UNSIGNED(late)
-            right, upper = left + _ENTRY, left + _ENTRY - _UNSIGNED(late) - line
-            lower = upper + line + line
-            for k in range(each):
-                around_u = to_right[left + k] * flat_u[left + k] + to_right[here + k] * flat_u[right + k]
-                around_u += to_below[upper + k] * flat_u[upper + k] + to_below[here + k] * flat_u[lower + k]
-                around_v = to_right[left + k] * flat_v[left + k] + to_right[here + k] * flat_v[right + k]
-                around_v += to_below[upper + k] * flat_v[upper + k] + to_below[here + k] * flat_v[lower + k]
-                was_u, was_v, tied = flat_u[here + k], flat_v[here + k], flat_off[entry + k]
-                wanted_u = (around_u + flat_asked_u[entry + k] - was_v * tied) * flat_on_u[entry + k]
-                now_u = was_u + rate * (wanted_u - was_u)
-                wanted_v = (around_v + flat_asked_v[entry + k] - now_u * tied) * flat_on_v[entry + k]
-                new_u[k], new_v[k] = now_u, was_v + rate * (wanted_v - was_v)
-            for k in range(each):
-                flat_u[here + k] = new_u[k]
-                flat_v[here + k] = new_v[k]
+            upper = left + _ENTRY - _UNSIGNED(late) - line
+            _relax(flat, equations, each, entry, here, left, upper, upper + line + line, new_u, new_v)
+
+
+@inlined
+def _move(row, step, moved):  # type: ignore[no-untyped-def]
+    """Fill ``moved`` (w + 2,) with a row and the step; the pixel after its end goes as its last one."""
+    last = row.shape[0] - 2
+    for x in range(last + 2):
+        moved[x] = row[x] + step[x]
+    moved[last + 1] = moved[last]
+
+
+@inlined
+def _tie(u, v, under_u, under_v, tie):  # type: ignore[no-untyped-def]
+    """Fill ``tie`` (w,): how much each pixel of a row is to move as those beside and below it, (w + 2,) each."""
+    half, even = np.float32(SMOOTHNESS / 2), np.float32(EVEN**2)
+    for x in range(tie.shape[0]):
+        u_x, u_y = u[x + 2] - u[x + 1], under_u[x + 1] - u[x + 1]
+        v_x, v_y = v[x + 2] - v[x + 1], under_v[x + 1] - v[x + 1]
+        tie[x] = half / math.sqrt(u_x * u_x + v_x * v_x + u_y * u_y + v_y * v_y + even)
+
+
+@inlined
+def _set_up(  # type: ignore[no-untyped-def]
+    terms, given, y, du, dv, beside, above, below, off, on_u, on_v, asked_u, asked_v
+):
+    """Fill the last five (w,) with the equations of row ``y``."""
+    half_color, half_slopes = np.float32(COLOR / 2), np.float32(SLOPES / 2)
+    even, nothing = np.float32(EVEN**2), np.float32(NO_SLOPE**2)
+    a, b, c = terms[0, y], terms[1, y], terms[2, y]
+    d, e, f = terms[3, y], terms[4, y], terms[5, y]
+    g, h, i = terms[6, y], terms[7, y], terms[8, y]
+    u, above_u, under_u = given[0, y + 1], given[0, y], given[0, y + 2]
+    v, above_v, under_v = given[1, y + 1], given[1, y], given[1, y + 2]
+    for x in range(off.shape[0]):
+        left_color = c[x] + a[x] * du[x + 1] + b[x] * dv[x + 1]
+        left_across = f[x] + d[x] * du[x + 1] + e[x] * dv[x + 1]
+        left_down = i[x] + g[x] * du[x + 1] + h[x] * dv[x + 1]
+        color = half_color / math.sqrt(left_color * left_color + even)
+        slopes = half_slopes / math.sqrt(left_across * left_across + left_down * left_down + even)
+        tied = beside[x] + beside[x + 1] + above[x] + below[x] + nothing
+        off[x] = color * a[x] * b[x] + slopes * (d[x] * e[x] + g[x] * h[x])
+        on_u[x] = _ONE / (color * a[x] * a[x] + slopes * (d[x] * d[x] + g[x] * g[x]) + tied)
+        on_v[x] = _ONE / (color * b[x] * b[x] + slopes * (e[x] * e[x] + h[x] * h[x]) + tied)
+        uneven_u = beside[x] * (u[x] - u[x + 1]) + beside[x + 1] * (u[x + 2] - u[x + 1])
+        uneven_u += above[x] * (above_u[x + 1] - u[x + 1]) + below[x] * (under_u[x + 1] - u[x + 1])
+        uneven_v = beside[x] * (v[x] - v[x + 1]) + beside[x + 1] * (v[x + 2] - v[x + 1])
+        uneven_v += above[x] * (above_v[x + 1] - v[x + 1]) + below[x] * (under_v[x + 1] - v[x + 1])
+        asked_u[x] = uneven_u - color * a[x] * c[x] - slopes * (d[x] * f[x] + g[x] * i[x])
+        asked_v[x] = uneven_v - color * b[x] * c[x] - slopes * (e[x] * f[x] + h[x] * i[x])
+
+
+@inlined
+def _relax(steps, system, each, entry, here, left, upper, lower, new_u, new_v):  # type: ignore[no-untyped-def]
+    """Half of a sweep over a row: ``each`` pixels of one color.
+
+    Args:
+        steps, system: as ``_solve`` has them, each of their arrays flat.
+        entry: of ``system``, the first pixel's.
+        here, left, upper, lower: of ``steps``, that pixel's and its neighbors'.
+    """
+    rate, right = np.float32(OVER_RELAXATION), left + _ENTRY
+    u, v, to_right, to_below = steps
+    off, on_u, on_v, asked_u, asked_v = system
+    for k in range(each):
+        around_u = to_right[left + k] * u[left + k] + to_right[here + k] * u[right + k]
+        around_u += to_below[upper + k] * u[upper + k] + to_below[here + k] * u[lower + k]
+        around_v = to_right[left + k] * v[left + k] + to_right[here + k] * v[right + k]
+        around_v += to_below[upper + k] * v[upper + k] + to_below[here + k] * v[lower + k]
+        was_u, was_v, tied = u[here + k], v[here + k], off[entry + k]
+        wanted_u = (around_u + asked_u[entry + k] - was_v * tied) * on_u[entry + k]
+        now_u = was_u + rate * (wanted_u - was_u)
+        wanted_v = (around_v + asked_v[entry + k] - now_u * tied) * on_v[entry + k]
+        new_u[k], new_v[k] = now_u, was_v + rate * (wanted_v - was_v)
+    for k in range(each):
+        u[here + k] = new_u[k]
+        v[here + k] = new_v[k]
 
 
 @compiled
