@@ -45,7 +45,7 @@ def test_a_jobs_file_says_what_to_do_with_each_clip(tmp_path: Path) -> None:
     assert first.run == tmp_path / "work" / "runs" / "sh010"
     assert first.config.video.frames == (1001, 1048)
     assert first.config.video.mask == str(tmp_path / "mattes" / "m.####.png")
-    assert (first.config.preset, first.config.flow.long_side) == ("draft", 320)
+    assert (first.config.preset, first.config.flow.long_side) == ("draft", 256)
     assert (first.config.fit.steps, first.config.fit.batch) == (7, 99)
     assert (first.flow_chunks, first.export_chunks) == (1, 4)
     assert (second.name, second.clip, second.run) == ("fg", "/elsewhere/sh020.mov", tmp_path / "other")

@@ -11,7 +11,7 @@ def pictures_of(width: int, height: int, seed: int = 0) -> tuple[np.ndarray, np.
     """Two pictures (h, w) uint8, the second one turned and shifted, and a rough guess of the flow."""
     rng = np.random.default_rng(seed)
     noise = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 2.0)
-    first = 128 + 40 * noise.reshape(height, width) / max(float(noise.std()), 0.1)
+    first = np.asarray(128 + 40 * noise.reshape(height, width) / max(float(noise.std()), 0.1), np.float32)
     matrix = np.array([[1, 0.02, 0.7], [-0.01, 1, -0.4]], np.float32)
     second = cv2.warpAffine(first, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     guess = 3 * cv2.GaussianBlur(rng.normal(0, 1, (height, width, 2)).astype(np.float32), (0, 0), 3.0)
