@@ -1,10 +1,9 @@
 """Dense inverse search: patches of one picture, each moved to where it fits the other, from coarse to fine.
 
 Two searches are made of it. One is for little motion that is left, on which flow over many frames spends most of its
-time: rough, in a third of the time of OpenCV's with a first guess. The other one is for motion of which nothing is
-known: what patches tell is settled at every size before the next finer one goes on from it, as OpenCV has it too, in
-half of its time. Differences of a patch are one vector loop, and patches whose neighbors move as they do are visited
-once.
+time: rough, in a third of the time of OpenCV's with a first guess. In the other one what patches tell is settled at
+every size before the next finer one goes on from it, as OpenCV has it too, in half of its time. Differences of a patch
+are one vector loop, and patches whose neighbors move as they do are visited once.
 
 Source: Kroeger et al. 2016, "Fast optical flow using dense inverse search", arXiv:1603.03590, sections 2.1 to 2.3.
 Where this parts from it:
@@ -26,7 +25,6 @@ from omnimotion_core.flow.settling import settle
 
 PATCH = 8  # pixels a side
 STRIDE = 4  # pixels between patches
-FREE_STRIDE = 3  # the same where nothing is known: small things that moved far are met by more of them
 STEPS = 3  # of a patch at each size
 RATE = 0.5  # share of a step that is taken
 DAMPING = 30.0  # gray levels squared, of all slopes of a patch: as much is noise
@@ -60,20 +58,19 @@ def inverse_search(source: np.ndarray, target: np.ndarray, initial: np.ndarray |
     for smaller, other in zip(sources[::-1], targets[::-1], strict=True):
         given = np.zeros((*smaller.shape, 2), np.float32) if initial is None else _resized(initial, smaller)
         start = given if flow is None else _resized(flow, smaller)
-        flow = _searched(smaller, other, start, given, STRIDE)
+        flow = _searched(smaller, other, start, given)
     assert flow is not None  # a picture has one size at least
     return flow
 
 
 def settled_search(
-    source: np.ndarray, target: np.ndarray, initial: np.ndarray | None = None, *, longest_side: float = math.inf
+    source: np.ndarray, target: np.ndarray, initial: np.ndarray, *, longest_side: float = math.inf
 ) -> np.ndarray:
-    """Flow from ``source`` to ``target``, searched for from coarse to fine and settled at every size.
+    """Flow from ``source`` to ``target``, searched for around ``initial`` from coarse to fine, settled at every size.
 
     Args:
         source, target: (h, w) uint8 luminance.
-        initial: (h, w, 2) float32, pixels: tried at every size; what is not finite counts as no motion. None: nothing
-            is known.
+        initial: (h, w, 2) float32, pixels; what is not finite counts as no motion.
         longest_side: pixels, of the largest size that is searched: the picture's or a half, a quarter, ... of it.
     Returns:
         (h, w, 2) float32, pixels.
@@ -83,30 +80,26 @@ def settled_search(
     if any(missing):
         edges = 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE
         source, target = cv2.copyMakeBorder(source, *edges), cv2.copyMakeBorder(target, *edges)
-        initial = None if initial is None else cv2.copyMakeBorder(initial, *edges)
+        initial = cv2.copyMakeBorder(initial, *edges)
     sources, targets = _pyramid(source), _pyramid(target)
-    flow = np.zeros((1, 1, 2), np.float32) if initial is None else initial
+    flow = initial
     for smaller, other in zip(sources[::-1], targets[::-1], strict=True):
         if max(smaller.shape) > longest_side and smaller is not sources[-1]:
             break
-        start = _resized(flow, smaller)
-        given = start if initial is None else _resized(initial, smaller)
-        found = _searched(smaller, other, start, given, FREE_STRIDE if initial is None else STRIDE)
+        found = _searched(smaller, other, _resized(flow, smaller), _resized(initial, smaller))
         flow = settle(_rounded(smaller), _rounded(other), found)
     return _resized(flow, source)[:height, :width]
 
 
-def _searched(
-    source: np.ndarray, target: np.ndarray, start: np.ndarray, given: np.ndarray, stride: int
-) -> np.ndarray:
+def _searched(source: np.ndarray, target: np.ndarray, start: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Flow of pictures of one size, (h, w, 2), from that of the coarser one and from a guess."""
     slopes = [cv2.Scharr(source, cv2.CV_32F, *axis, scale=1 / 32) for axis in ((1, 0), (0, 1))]
     around = cv2.copyMakeBorder(target, _BORDER, _BORDER, _BORDER, _BORDER, cv2.BORDER_REPLICATE)
-    rows, columns = (-(-(side - PATCH) // stride) + 1 for side in source.shape)
+    rows, columns = (-(-(side - PATCH) // STRIDE) + 1 for side in source.shape)
     found = np.empty((rows, columns, 2), np.float32)
-    _search(source, *slopes, around, start, given, stride, found)
+    _search(source, *slopes, around, start, given, found)
     flow = np.zeros((*source.shape, 2), np.float32)
-    _put_together(source, around, found, stride, flow)
+    _put_together(source, around, found, flow)
     return flow
 
 
@@ -233,7 +226,7 @@ def _moved(target, size, corner, u, v, least, total, patch, counts, gx, gy, wind
 
 
 @compiled
-def _search(source, slopes_x, slopes_y, around, start, given, stride, found):  # type: ignore[no-untyped-def]
+def _search(source, slopes_x, slopes_y, around, start, given, found):  # type: ignore[no-untyped-def]
     """Fill ``found`` (rows, columns, 2) with the motions of the patches, from left above and back again.
 
     First each goes on from the best of where coarser sizes led (``start``), of what was ``given``, and of what its
@@ -254,7 +247,7 @@ def _search(source, slopes_x, slopes_y, around, start, given, stride, found):  #
             row = i if way == 0 else rows - 1 - i
             for j in range(columns):
                 column = j if way == 0 else columns - 1 - j
-                corner = min(row * stride, height - PATCH), min(column * stride, width - PATCH)
+                corner = min(row * STRIDE, height - PATCH), min(column * STRIDE, width - PATCH)
                 if way == 0:
                     middle_y, middle_x = corner[0] + PATCH // 2, corner[1] + PATCH // 2
                     tried[0, 0], tried[0, 1] = start[middle_y, middle_x, 0], start[middle_y, middle_x, 1]
@@ -302,7 +295,7 @@ def _search(source, slopes_x, slopes_y, around, start, given, stride, found):  #
 
 
 @compiled
-def _put_together(source, around, found, stride, flow):  # type: ignore[no-untyped-def]
+def _put_together(source, around, found, flow):  # type: ignore[no-untyped-def]
     """Fill ``flow`` (h, w, 2), zeros, with the mean of the patches over each pixel, by how little each misses there."""
     height, width = source.shape
     picture, line = source.reshape(-1), _UNSIGNED(width)
@@ -312,7 +305,7 @@ def _put_together(source, around, found, stride, flow):  # type: ignore[no-untyp
     weight = np.zeros(height * width, np.float32)
     for row in range(found.shape[0]):
         for column in range(found.shape[1]):
-            corner = min(row * stride, height - PATCH), min(column * stride, width - PATCH)
+            corner = min(row * STRIDE, height - PATCH), min(column * STRIDE, width - PATCH)
             u, v = found[row, column, 0], found[row, column, 1]
             first = _UNSIGNED(corner[0]) * line + _UNSIGNED(corner[1])
             _take_patch(picture, first, line, patch)
