@@ -6,6 +6,7 @@ from omnimotion_core.evaluation.hard_scenes import make_hard_scene
 from omnimotion_core.flow import inverse_search as inverse_search_module
 from omnimotion_core.flow.consistency import compose, sample, targets
 from omnimotion_core.flow.inverse_search import ALIKE_PX, PATCH, STRIDE, inverse_search, settled_search
+from omnimotion_core.flow.settling import settle
 
 
 def noise_picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -225,3 +226,21 @@ def test_pictures_of_any_size_are_settled(size: tuple[int, int], longest_side: i
         flow = settled_search(picture, picture, np.full((*size, 2), guess, np.float32), longest_side=longest_side)
         assert flow.shape == (*size, 2)
         assert np.abs(flow).max() < 0.1
+
+
+@pytest.mark.parametrize(("longest_side", "finest"), [(131, (90, 131)), (130, (45, 65)), (64, (22, 32)), (1, (22, 32))])
+def test_no_size_is_searched_that_is_longer_than_asked_for(
+    monkeypatch: pytest.MonkeyPatch, longest_side: int, finest: tuple[int, int]
+) -> None:
+    source, target = shifted((1.5, 1.0))
+    sizes: list[tuple[int, ...]] = []
+
+    def noted(smaller: np.ndarray, other: np.ndarray, found: np.ndarray) -> np.ndarray:
+        sizes.append(smaller.shape)
+        return settle(smaller, other, found)
+
+    monkeypatch.setattr(inverse_search_module, "settle", noted)
+    flow = settled_search(source, target, np.zeros((*source.shape, 2), np.float32), longest_side=longest_side)
+    assert sizes[-1] == finest
+    assert flow.shape == (*source.shape, 2)
+    assert np.median(misses(flow, (1.5, 1.0))) < 0.3
