@@ -178,7 +178,7 @@ class _Windows:
             query, key, value = (self._roll(x, -1) for x in (query, key, value))
         mask = self._mask.to(query.dtype)[None] if shifted else None
         query, key, value = (self._divide(x) for x in (query, key, value))
-        found = self._unite(_attend(query, key, value, mask))
+        found = self._unite(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
         return self._roll(found, 1) if shifted else found
 
     def _edges(self, side: int, shift: int, device: torch.device) -> Tensor:
@@ -252,22 +252,6 @@ def _softmax_mean(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         for queries, keys, values in zip(query, key, value.expand(len(query), -1, -1), strict=True)
     ]
     return torch.stack([torch.cat(rows) for rows in parts])
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention (B, windows, N, D) with ``mask`` (1, windows, N, N) added to the agreement.
-
-    On a CPU in the published order of operations, some pictures at a time: with torch's own single pixels of the flow
-    move by 0.001.
-    """
-    if query.device.type == "cuda":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    step = max(MATCH_BYTES // (4 * query.shape[1] * query.shape[2] ** 2), 1)
-    parts = []
-    for q, k, v in zip(query.split(step), key.split(step), value.split(step), strict=True):
-        agreement = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        parts.append((agreement if mask is None else agreement + mask).softmax(dim=-1) @ v)
-    return torch.cat(parts)
 
 
 def _warp(target: Tensor, flow: Tensor) -> Tensor:

@@ -49,7 +49,9 @@ def have_gmflow(cache: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cache.mkdir()
     shutil.copy(weights / "gmflow.pth", cache / known_weights("gmflow").file)
     usual = gmflow.choose_size
-    monkeypatch.setattr(gmflow, "choose_size", lambda size: ((96, 72), (1, 1)) if size == (96, 72) else usual(size))
+    monkeypatch.setattr(
+        gmflow, "choose_size", lambda size, most: ((96, 72), (1, 1)) if size == (96, 72) else usual(size, most)
+    )
     return cache
 
 

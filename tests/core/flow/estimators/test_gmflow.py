@@ -82,6 +82,13 @@ def test_the_size_suits_the_picture(picture: tuple[int, int], size: tuple[int, i
     assert choose_size(picture) == (size, splits)
 
 
+@pytest.mark.parametrize("picture", [(854, 480), (1920, 1080)])
+def test_on_a_cpu_pictures_are_shrunk_to_what_small_ones_get(picture: tuple[int, int]) -> None:
+    estimator = GmFlowEstimator(None, CPU)
+    assert estimator._size_for(picture) == ((512, 288), (2, 4))
+    assert estimator._size_for((256, 256)) == choose_size((256, 256)) == ((384, 384), (2, 4))
+
+
 def test_every_size_divides() -> None:
     for width in range(9, 2000, 37):
         for height in (8, 33, 100, 270, 480, 1080):
