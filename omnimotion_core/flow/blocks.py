@@ -1,7 +1,7 @@
 """Matching the pairs of one block after the other: from flow to the matches that are kept."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -70,16 +70,17 @@ class FlowBlocks:
     """Matches block after block, handing on the guesses that a later block needs.
 
     Args:
+        planned: the pairs of all blocks to come; None: of the one that is run.
         learned: fields that are candidates besides the estimator's own flow.
         guide: flow by a fitted field, which is a candidate too; for an estimator that ``follows``.
     """
 
     def __init__(
         self, clip: Clip, config: FlowConfig, estimator: Estimator, pool: ThreadPoolExecutor, seed: int,
-        learned: LearnedFields | None = None, guide: Guide | None = None,
+        planned: Set[Pair] | None = None, learned: LearnedFields | None = None, guide: Guide | None = None,
     ) -> None:  # fmt: skip
         self.clip, self.config, self.pool, self.seed, self.learned = clip, config, pool, seed, learned
-        self.guide = guide
+        self.planned, self.guide = planned, guide
         window = BLOCK + max(config.gaps) + 2  # a frame beside at each end, for what goes on as before
         size = input_size(estimator, clip.working_size, config.long_side)
         wanted = config.homographies or config.keyframe_step > 0
@@ -94,12 +95,12 @@ class FlowBlocks:
         self.ready: dict[Pair, Block] = {}
 
     def run(self, pairs: list[Pair], on_pair: Callable[[int], None]) -> Block:
-        """The block's arrays; ``on_pair`` is told how many of its pairs are done."""
+        """The block's arrays; ``on_pair`` is told how many planned pairs are matched, some of them for later blocks."""
         if max(pair.gap for pair in pairs) > max(self.config.gaps) and self.any_pair:
             pairs = self._closures(pairs)
         wanted = set(pairs)
         needed = self._with_parts(pairs) if self.any_pair and self.matcher.bank.estimator.refines else wanted
-        done = 0
+        planned = wanted if self.planned is None else self.planned
         for gap in sorted({pair.gap for pair in needed}):
             level = sorted(pair for pair in needed if pair.gap == gap and not self._is_ready(pair, wanted))
             direct, learned = self._in_batches(level), {} if self.learned is None else self.learned.in_batches(level)
@@ -109,8 +110,7 @@ class FlowBlocks:
                 self._find_plain(part)
                 for pair, arrays in zip(part, self.pool.map(work, part), strict=True):
                     self.ready[pair] = arrays
-                    done += pair in wanted
-                    on_pair(done)
+                    on_pair(len(self.ready.keys() & planned))
         block = join([self.ready[pair] for pair in pairs])
         last = max((pair.first for pair in pairs), default=-1)
         self.ready = {pair: arrays for pair, arrays in self.ready.items() if pair.first > last}

@@ -124,14 +124,15 @@ def find_correspondences(
                 )
             else:
                 worker = FlowBlocks(
-                    clip, config, estimator, pool, seed, learned, None if guidance is None else guidance.flow
-                )
+                    clip, config, estimator, pool, seed, planned={pair for _, pairs in missing for pair in pairs},
+                    learned=learned, guide=None if guidance is None else guidance.flow,
+                )  # fmt: skip
         for name, pairs in missing:
             block = worker.run(pairs, on_pair=partial(report, done))
             with write_atomically(folder / name) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **block)
             done += len(pairs)
-            report(done, 0)
+        report(done, 0)
 
 
 def load_correspondences(folder: Path, clip: Clip, config: FlowConfig) -> Correspondences:

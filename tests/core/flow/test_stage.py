@@ -74,6 +74,15 @@ def test_a_stopped_stage_goes_on_with_the_same_result(shot: Clip, quick: Config,
     assert seen == sorted(seen)
 
 
+def test_progress_is_of_all_that_is_matched_and_not_of_blocks(shot: Clip, quick: Config, tmp_path: Path) -> None:
+    """What a block matches for later ones counts at once: else the time left would be told far too long."""
+    seen: list[Progress] = []
+    reporter = Reporter(lambda event: seen.append(event) if isinstance(event, Progress) else None)
+    flow = dataclasses.replace(quick.flow, gaps=(1, 2, 4, 8))
+    find_correspondences(shot, tmp_path / "whole", flow, seed=0, threads=1, reporter=reporter)
+    assert [event.done for event in seen] == [*range(seen[0].total + 1), seen[0].total]
+
+
 def test_a_damaged_block_is_named(shot: Clip, quick: Config, tmp_path: Path) -> None:
     flow = dataclasses.replace(quick.flow, gaps=(1,))
     match_clip(shot, flow, tmp_path)
