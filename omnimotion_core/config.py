@@ -298,7 +298,7 @@ class Config:
                     long_side=256, full_size=False, gaps=(1, 2, 4, 8, 16, 32), samples_per_pair=4000,
                     learned_budget_s=60.0,
                 ),
-                fit=FitConfig(steps=300, depth_searches=(), free_space_after=1.0),
+                fit=FitConfig(steps=450, warmup_steps=20, lr_tables=4e-3, depth_searches=()),  # few steps, larger ones
             )
         if preset == "paper":
             # the published code's length: hours on a good GPU; the paper tells of 200,000 steps

@@ -39,7 +39,8 @@ EARLY_DEPTH_RATE = 0.3  # of its learning rate: what is moved by motion not lear
 LEVEL_SETTLES = 0.5  # is added to the exponent of the learning rate's factor for each finer level of tables
 DECAY = (0.9, 0.99)
 LONG_CLIP = 60  # frames; longer clips take more steps in proportion
-INSPECTIONS = 20  # evenly over a fit: how often points in free space would be looked for, were it from the start
+INSPECTIONS = 10, 20  # evenly over a fit: how often points in free space would be looked for, were it from the start
+LOOK_COSTS = 45  # steps: in a short fit, where they would come more often than that, they are as few as they may be
 CONTRADICTIONS_PER_MATCH = 1 / 8  # in a step, at most; and of those known half at most
 
 
@@ -87,6 +88,12 @@ def steps_for(settings: FitConfig, num_frames: int) -> int:
     """The steps of a clip's fit: ``settings.steps``, and in proportion more where the clip is longer than
     ``LONG_CLIP``, since its frames share every batch."""
     return math.ceil(settings.steps * max(num_frames / LONG_CLIP, 1.0))
+
+
+def steps_between_looks(steps: int) -> int:
+    """After how many steps of a fit points in free space are looked for again."""
+    fewest, most = INSPECTIONS
+    return max(steps // min(max(steps // LOOK_COSTS, fewest), most), 1)
 
 
 def learning_rate_factor(step: int, settings: FitConfig) -> float:
@@ -186,7 +193,7 @@ class _Fitter(Fitter):
         if self.step in self.searches:
             search_depth(self.field, self.sampler, self.scale, self.generator)
         after = self.settings.free_space_after
-        if after <= self.step / self.steps and self.step % max(self.steps // INSPECTIONS, 1) == 0:
+        if after <= self.step / self.steps and self.step % steps_between_looks(self.steps) == 0:
             self.contradictions = find_contradictions(self.field, self.generator, self.known)
         batch = self._draw()
         frames = torch.randperm(self.field.num_frames, generator=self.generator)[:SMOOTHED_FRAMES].to(self.device)

@@ -24,6 +24,7 @@ from omnimotion_core.optimization.loop import (
     known_cells,
     learning_rate_factor,
     level_rate_factors,
+    steps_between_looks,
     steps_for,
 )
 from omnimotion_core.optimization.sampling import MatchSampler
@@ -258,6 +259,11 @@ def test_early_depth_moves_less(run_fit: Fit, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("omnimotion_core.optimization.loop.EARLY_DEPTH_RATE", 1.0)
     at_once = run_fit(folder=tmp_path / "at_once").depth
     assert (slowly - still).abs().mean() < 0.85 * (at_once - still).abs().mean()
+
+
+@pytest.mark.parametrize(("steps", "between"), [(5, 1), (40, 4), (450, 45), (900, 45), (2000, 100), (8000, 400)])
+def test_short_fits_look_into_free_space_half_as_often(steps: int, between: int) -> None:
+    assert steps_between_looks(steps) == between
 
 
 @pytest.mark.parametrize(("num_frames", "steps"), [(1, 300), (60, 300), (61, 305), (240, 1200)])
