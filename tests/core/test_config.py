@@ -15,6 +15,13 @@ def test_settings_survive_json(preset: str) -> None:
     assert Config().override(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_draft_makes_the_most_of_its_few_steps() -> None:
+    draft, standard = Config.from_preset("draft").fit, Config.from_preset("standard").fit
+    assert draft.warmup_steps <= draft.steps / 20
+    assert draft.lr_tables > standard.lr_tables
+    assert draft.free_space_after < 1
+
+
 def test_draft_is_cheaper_than_standard() -> None:
     draft, standard = Config.from_preset("draft"), Config.from_preset("standard")
     assert draft.fit.steps < standard.fit.steps
